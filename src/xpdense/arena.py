@@ -1,0 +1,113 @@
+"""All parameters of a network in one contiguous buffer, all gradients in another, named views into both.
+
+Weights that decay come first, so that weight decay is a prefix of the buffer and needs no mask. Each tensor starts
+at a multiple of 16 elements (a cache line of float32); the gaps hold zeros and stay zero. A third, small buffer
+holds what is not trained but belongs to the model (running means and variances).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .backend import Array, Backend
+from .initializers import Initializer, as_initializer
+
+ALIGNMENT = 16
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a layer declares for each of its arrays.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    initializer : str or Initializer
+    decay : bool
+        Whether weight decay applies to it (weights yes, biases and norms no).
+    trained : bool
+        False for state that is saved but not trained, such as a running mean.
+    """
+
+    shape: tuple[int, ...]
+    initializer: str | Initializer = "zeros"
+    decay: bool = False
+    trained: bool = True
+
+    @property
+    def size(self) -> int:
+        size = 1
+        for n in self.shape:
+            size *= n
+        return size
+
+
+class Arena:
+    """The buffers of one network on one backend.
+
+    Attributes
+    ----------
+    params, grads : array (size,)
+        Parameters and their gradients, in the same order.
+    state : array (state_size,)
+        Untrained state.
+    decay_size : int
+        `params[:decay_size]` are the parameters that weight decay applies to.
+    """
+
+    def __init__(self, declared: Mapping[str, Parameter], backend: Backend, dtype: str) -> None:
+        self.declared = dict(declared)
+        self.backend, self.dtype = backend, dtype
+        self._offsets: dict[str, int] = {}
+        trained = [n for n, p in declared.items() if p.trained]
+        size = self._lay_out([n for n in trained if declared[n].decay], 0)
+        self.decay_size = size
+        size = self._lay_out([n for n in trained if not declared[n].decay], size)
+        state_size = self._lay_out([n for n, p in declared.items() if not p.trained], 0)
+        item = np.dtype(dtype).itemsize
+        backend.check_memory(4 * size * item, f"training a network of {size:,} parameters in {dtype}")
+        self.params = backend.zeros((size,), dtype)  # (size,)
+        self.grads = backend.zeros((size,), dtype)  # (size,)
+        self.state = backend.zeros((state_size,), dtype)  # (state_size,)
+
+    def _lay_out(self, names: list[str], offset: int) -> int:
+        for name in names:
+            self._offsets[name] = offset
+            offset += -(-self.declared[name].size // ALIGNMENT) * ALIGNMENT
+        return offset
+
+    def view(self, buffer: Array, name: str) -> Array:
+        """The tensor `name` in `buffer`, a buffer laid out as `params` (or as `state`), as a writable view."""
+        parameter, start = self.declared[name], self._offsets[name]
+        return self.backend.xp.reshape(buffer[start : start + parameter.size], parameter.shape, copy=False)
+
+    def values(self, name: str) -> Array:
+        """The parameter or state tensor `name` itself."""
+        return self.view(self.params if self.declared[name].trained else self.state, name)
+
+    def initialize(self, seed: int) -> None:
+        """Draw every tensor anew; the same seed gives the same values on every backend."""
+        for position, (name, parameter) in enumerate(self.declared.items()):
+            rng = np.random.default_rng([seed, position])
+            self.write(name, as_initializer(parameter.initializer).draw(rng, parameter.shape))
+
+    def write(self, name: str, values: np.ndarray) -> None:
+        """Set tensor `name` from a host array of its shape."""
+        self.values(name)[...] = self.backend.from_host(np.array(values, dtype=self.dtype))
+
+    def to_host(self) -> dict[str, np.ndarray]:
+        """Copies of all tensors, trained or not, by name."""
+        return {name: np.array(self.backend.to_host(self.values(name))) for name in self.declared}
+
+    def snapshot(self) -> tuple[Any, Any]:
+        """A copy of parameters and state, for `restore`."""
+        xp = self.backend.xp
+        return xp.asarray(self.params, copy=True), xp.asarray(self.state, copy=True)
+
+    def restore(self, saved: tuple[Any, Any]) -> None:
+        """Put a snapshot's values back, in place."""
+        self.params[...], self.state[...] = saved

@@ -1,0 +1,332 @@
+"""Array namespaces and devices: from a name or an array to a place to compute, and back to the host.
+
+This is, with `ops`, the only module that knows one namespace from another. CuPy and PyTorch are imported when
+they are asked for by name, or when an array of theirs is handed in, and never otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module, metadata, util
+from typing import Any
+
+import array_api_compat
+import numpy as np
+
+from .errors import ArrayTypeError, BackendError, MemoryLimitError, ParameterError, lookup
+
+Array = Any  #: an array of any supported namespace
+
+DTYPES = {"float32": np.float32, "float64": np.float64}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A namespace and one of its devices.
+
+    Attributes
+    ----------
+    name : str
+        As a user writes it: "numpy", "torch:cpu", "cupy:0", "array_api_strict:device1".
+    kind : str
+        The namespace's part of the name.
+    xp : module
+        The array-API namespace (array-api-compat's where it has one).
+    device : object
+        The device as the namespace knows it; None where it knows none.
+    """
+
+    name: str
+    kind: str
+    xp: Any
+    device: Any
+
+    @property
+    def on_host(self) -> bool:
+        """Whether reading a number is free, that is, synchronises nothing."""
+        return self.kind in ("numpy", "array_api_strict") or str(self.device) == "cpu"
+
+    def dtype(self, name: str) -> Any:
+        """The namespace's own object for "float32", "int64", ..."""
+        return getattr(self.xp, name)
+
+    def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return self.xp.empty(shape, dtype=self.dtype(dtype), device=self.device)
+
+    def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
+        return self.xp.zeros(shape, dtype=self.dtype(dtype), device=self.device)
+
+    def from_host(self, values: np.ndarray) -> Array:
+        """A NumPy array, on this backend. On NumPy it is `values` itself; elsewhere it may share its memory."""
+        if self.kind == "numpy":
+            return values
+        if self.kind == "torch" and not (values.flags.writeable and values.flags.c_contiguous):
+            values = np.array(values, order="C")
+        return self.xp.asarray(values, device=self.device)
+
+    def to_host(self, array: Array) -> np.ndarray:
+        """An array of this backend as a NumPy array (waits for the device)."""
+        if self.kind == "torch":
+            array = array.detach().cpu()
+        elif self.kind == "cupy":
+            array = array.get()
+        elif self.kind != "numpy":
+            array = _to_cpu(array)
+        return np.asarray(array)
+
+    def active(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which this backend's device is the current one (only CuPy has such a thing)."""
+        return self.device if self.kind == "cupy" else contextlib.nullcontext()
+
+    def memory(self) -> int:
+        """Bytes of memory that the device has in all; 0 where that is not known."""
+        if self.kind == "cupy":
+            with self.device:
+                return int(self.xp.cuda.runtime.memGetInfo()[1])
+        if self.kind == "torch" and str(self.device).startswith("cuda"):
+            return int(import_module("torch").cuda.mem_get_info(self.device)[1])
+        try:
+            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        except (AttributeError, ValueError, OSError):  # a system without these names
+            return 0
+
+    def check_memory(self, needed: int, what: str) -> None:
+        """Raise MemoryLimitError when `needed` bytes are more than the device has."""
+        limit = self.memory()
+        if limit and needed > limit:
+            raise MemoryLimitError(
+                f"{what} needs {needed / 2**30:,.1f} GiB, and {self.name} has {limit / 2**30:,.1f} GiB. "
+                f"Use fewer or narrower layers, or a smaller batch_size."
+            )
+
+    @cached_property
+    def matmul_takes_out(self) -> bool:
+        """Whether `xp.matmul` writes into `out=`; the standard does not have it, most namespaces do."""
+        a = self.xp.ones((2, 2), dtype=self.xp.float32, device=self.device)
+        out = self.xp.zeros((2, 2), dtype=self.xp.float32, device=self.device)
+        try:
+            self.xp.matmul(a, a, out=out)
+        except TypeError:
+            return False
+        return bool(self.xp.all(out == 2.0))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # namespaces are modules, which do not pickle
+        return resolve, (self.name,)
+
+
+# --- by name ---------------------------------------------------------------------------------------------------
+
+def _numpy(device: str) -> Backend:
+    if device not in ("", "cpu"):
+        raise BackendError(f"NumPy computes on the CPU only, got device {device!r}: use 'numpy'")
+    return Backend("numpy", "numpy", import_module("array_api_compat.numpy"), None)
+
+
+def _array_api_strict(device: str) -> Backend:
+    xp = _import("array_api_strict", "array_api_strict")
+    try:
+        place = xp.Device(device or "CPU_DEVICE")
+    except ValueError as error:
+        raise BackendError(f"array_api_strict has no device {device!r}: {error}") from None
+    return Backend(f"array_api_strict:{device}" if device else "array_api_strict", "array_api_strict", xp, place)
+
+
+def _torch(device: str) -> Backend:
+    torch = _import("torch", "torch")
+    try:
+        place = torch.device(device or "cpu")
+        if place.type == "cuda" and place.index is None and torch.cuda.is_available():
+            place = torch.device("cuda", torch.cuda.current_device())
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BackendError(f"PyTorch {torch.__version__} cannot use device {device!r} here: {reason}") from None
+    return Backend(f"torch:{place}", "torch", import_module("array_api_compat.torch"), place)
+
+
+def _cupy(device: str) -> Backend:
+    cupy = _import("cupy", "cupy")
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except RuntimeError as error:  # CUDARuntimeError: no driver or no card
+        raise BackendError(f"CuPy {cupy.__version__} is installed, but no CUDA device answers: {error}") from None
+    number = device.removeprefix("cuda:").removeprefix("cuda") or "0" if device else str(cupy.cuda.runtime.getDevice())
+    if not number.isdigit() or int(number) >= count:
+        known = ", ".join(f"cupy:{i}" for i in range(count))
+        raise BackendError(f"there is no CUDA device {device!r}; here: {known}")
+    return Backend(f"cupy:{int(number)}", "cupy", import_module("array_api_compat.cupy"), cupy.cuda.Device(int(number)))
+
+
+def _jax(device: str) -> Backend:
+    raise BackendError(_IMMUTABLE.format(name="jax"))
+
+
+_IMMUTABLE = (
+    "the arrays of {name} are immutable, and xpdense writes its parameters in place: it needs a namespace whose "
+    "slices are writable views. Use numpy, cupy or torch; hand data over with numpy.asarray(x)."
+)
+_MAKERS: dict[str, Callable[[str], Backend]] = {
+    "numpy": _numpy, "cupy": _cupy, "torch": _torch, "array_api_strict": _array_api_strict,
+}
+_INSTALL = {
+    "numpy": "pip install numpy",
+    "cupy": "pip install 'xpdense[cuda13]'   (CUDA 12 drivers: 'xpdense[cuda12]')",
+    "torch": "pip install 'xpdense[torch]'",
+    "array_api_strict": "pip install array-api-strict",
+}
+
+
+def _import(module: str, kind: str) -> Any:
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise BackendError(f"backend {kind!r} is not installed: {_INSTALL[kind]}") from error
+
+
+def resolve(name: str) -> Backend:
+    """The backend of a name: a namespace, or a namespace and a device after a colon.
+
+    Raises
+    ------
+    UnknownNameError
+        The namespace's name is not known.
+    BackendError
+        It is known, but not installed, or its device is not there.
+
+    >>> resolve("numpy").name
+    'numpy'
+    """
+    if not isinstance(name, str):
+        raise ParameterError(f"backend must be a name such as 'numpy', 'cupy:1' or 'auto', got {name!r}")
+    kind, _, device = name.partition(":")
+    if kind == "jax":
+        return _jax(device)
+    if kind not in _MAKERS:
+        lookup("backend", kind, {**_MAKERS, "auto": None})
+        raise ParameterError("backend 'auto' takes no device: it follows the data")
+    return _MAKERS[kind](device)
+
+
+# --- by array --------------------------------------------------------------------------------------------------
+
+def backend_of(array: object) -> Backend | None:
+    """The backend whose array this is; None for lists, frames and everything else that NumPy would convert.
+
+    >>> backend_of(np.zeros(3)).name
+    'numpy'
+    >>> backend_of([1, 2, 3]) is None
+    True
+
+    Raises
+    ------
+    BackendError
+        The namespace's arrays cannot be written in place.
+    """
+    if array_api_compat.is_numpy_array(array):
+        return _numpy("")
+    if array_api_compat.is_torch_array(array):
+        return _torch(str(array.device))  # type: ignore[attr-defined]
+    if array_api_compat.is_cupy_array(array):
+        return _cupy(str(array.device.id))  # type: ignore[attr-defined]
+    if array_api_compat.is_jax_array(array):
+        return _jax("")
+    if not hasattr(array, "__array_namespace__"):
+        return None
+    xp = array.__array_namespace__()
+    if xp.__name__.startswith("array_api_strict"):
+        device = str(array_api_compat.device(array)).split("'")[1]  # type: ignore[arg-type]
+        return _array_api_strict("" if device == "CPU_DEVICE" else device)
+    _refuse_immutable(xp)
+    return Backend(xp.__name__, xp.__name__, xp, array_api_compat.device(array))  # type: ignore[arg-type]
+
+
+def _refuse_immutable(xp: Any) -> None:
+    probe = xp.zeros(4)
+    try:
+        view = probe[1:3]
+        view[...] = 1.0
+        view += 1.0
+        writable = float(probe[1]) == 2.0
+    except (TypeError, ValueError, RuntimeError, NotImplementedError, AttributeError):
+        writable = False
+    if not writable:
+        raise BackendError(_IMMUTABLE.format(name=xp.__name__))
+
+
+def _to_cpu(array: Array) -> Array:
+    if "array_api_strict" in type(array).__module__:
+        return array.to_device(array.__array_namespace__().Device("CPU_DEVICE"))
+    return array_api_compat.to_device(array, "cpu")
+
+
+def host(values: Any, what: str = "array") -> np.ndarray:
+    """Anything array-like as a NumPy array: arrays of every namespace, lists, frames and series.
+
+    >>> host([[1, 2]]).shape
+    (1, 2)
+    """
+    backend = backend_of(values)
+    if backend is not None:
+        return backend.to_host(values)
+    if hasattr(values, "tocsr") or hasattr(values, "toarray"):
+        raise ArrayTypeError(f"{what} is sparse ({type(values).__name__}): pass {what}.toarray()")
+    try:
+        return np.asarray(values)
+    except ValueError as error:  # ragged lists
+        raise ArrayTypeError(f"{what} cannot be made an array: {error}") from None
+
+
+# --- what is here ----------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """One row of `backends()`: a namespace on one device, or the reason why it cannot serve."""
+
+    name: str
+    available: bool
+    version: str
+    device: str
+    ops: str
+    note: str
+
+
+def installed(module: str) -> bool:
+    return module in sys.modules or util.find_spec(module) is not None
+
+
+def devices(kind: str) -> list[tuple[Backend, str]]:
+    """The backends of a namespace that are here, each with its device in words.
+
+    Raises
+    ------
+    BackendError
+        There are none; the message says why, and what to install.
+    """
+    if kind == "cupy":
+        first = _cupy("0")
+        runtime = first.xp.cuda.runtime
+        return [(_cupy(str(i)), runtime.getDeviceProperties(i)["name"].decode()) for i in range(runtime.getDeviceCount())]
+    here = [(_MAKERS[kind](""), "CPU")]
+    if kind == "torch":
+        cuda = import_module("torch").cuda
+        here += [(_torch(f"cuda:{i}"), cuda.get_device_name(i)) for i in range(cuda.device_count())]
+    return here
+
+
+def version(kind: str) -> str:
+    for distribution in {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}.get(kind, (kind,)):
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def kinds() -> dict[str, str]:
+    """The namespaces that have a name, each with the command that installs it."""
+    return dict(_INSTALL)

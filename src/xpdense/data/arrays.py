@@ -1,0 +1,179 @@
+"""Arrays of features, targets and weights: checked before any work, cast once, put where the network is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, Backend, backend_of, host, resolve
+from ..errors import (
+    ArrayTypeError,
+    DataError,
+    NonFiniteDataError,
+    ParameterError,
+    ShapeError,
+    positive_int,
+    real,
+)
+
+
+def as_array(values: Any, what: str) -> tuple[Array, Backend]:
+    """An array of real numbers and its backend; what is no array becomes a NumPy one.
+
+    Raises
+    ------
+    ArrayTypeError
+        Text, objects, complex numbers, dates, or a sparse matrix.
+    """
+    backend = backend_of(values)
+    if backend is None:
+        values, backend = host(values, what), resolve("numpy")
+    xp = backend.xp
+    if backend.kind == "numpy" and values.dtype.kind not in "biuf":
+        kind = {"O": "objects", "U": "text", "S": "text", "c": "complex numbers", "M": "dates"}.get(values.dtype.kind)
+        raise ArrayTypeError(f"{what} holds {kind or values.dtype} (dtype {values.dtype}), and a network needs real numbers; "
+                             f"encode categories as numbers first (`xpdense train` does that for tables)")
+    if not xp.isdtype(values.dtype, ("bool", "integral", "real floating")):
+        raise ArrayTypeError(f"{what} has dtype {values.dtype}, and a network needs real numbers")
+    return values, backend
+
+
+def finite(values: Array, backend: Backend, what: str, dtype: str | None) -> Array:
+    """`values` in `dtype` (as they are where None), every one of them finite, or a NonFiniteDataError."""
+    xp = backend.xp
+    if dtype is None:
+        cast = values
+    else:
+        with np.errstate(over="ignore"):
+            cast = xp.astype(values, backend.dtype(dtype), copy=False)
+    if not xp.isdtype(cast.dtype, "real floating") or bool(xp.all(xp.isfinite(cast))):
+        return cast
+    bad = np.argwhere(~np.isfinite(backend.to_host(cast)))[0]
+    value = float(backend.to_host(values)[tuple(bad)])
+    where = f"row {bad[0]}" + (f", column {bad[1]}" if len(bad) > 1 else "")
+    if np.isfinite(value):
+        raise NonFiniteDataError(f"{what} holds {value:g} ({where}), which overflows {dtype}: scale it"
+                                 + (", or use dtype='float64'" if dtype == "float32" and value < 1e300 else ""))
+    raise NonFiniteDataError(f"{what} holds {value} ({where}), {int(np.sum(~np.isfinite(backend.to_host(cast))))} "
+                             f"such values in all: impute or remove them"
+                             + ("; float16 ends at 65504" if "float16" in str(values.dtype) else ""))
+
+
+def features(x: Any, inputs: int, dtype: str, target: Backend, what: str = "x") -> Array:
+    """Features as the network wants them: finite, (n, inputs), in its dtype, on its backend.
+
+    Raises
+    ------
+    ShapeError, ArrayTypeError, NonFiniteDataError, DataError
+    """
+    x, backend = as_array(x, what)
+    if x.ndim != 2:
+        raise ShapeError(f"{what} must be (rows, features), got shape {tuple(x.shape)}"
+                         + ("; use x.reshape(-1, 1) for one feature, x.reshape(1, -1) for one row" if x.ndim == 1 else ""))
+    if x.shape[0] == 0:
+        raise DataError(f"{what} is empty: shape {tuple(x.shape)}")
+    if x.shape[1] != inputs:
+        raise ShapeError(f"{what} has {x.shape[1]} features, and the network takes {inputs}")
+    return moved(finite(x, backend, what, dtype), backend, target)
+
+
+def targets(y: Any, loss: Any, outputs: int, rows: int, dtype: str, target: Backend, what: str = "y") -> Array:
+    """Targets as the loss wants them: (n, outputs) in the network's dtype, or (n,) class numbers in int64."""
+    y, backend = as_array(y, what)
+    xp = backend.xp
+    if y.ndim == 0 or y.shape[0] != rows:
+        raise ShapeError(f"{what} has {y.shape[0] if y.ndim else 'no'} rows, and x has {rows}")
+    if xp.isdtype(y.dtype, "bool"):
+        y = xp.astype(y, xp.int64)
+    y = loss.check_target(xp, finite(y, backend, what, None), outputs)
+    if not (loss.labels and y.ndim == 1):
+        y = finite(y, backend, what, dtype)
+    return moved(y, backend, target)
+
+
+def weights(sample_weight: Any, rows: int, dtype: str, target: Backend) -> Array | None:
+    """Weights (n,): finite, not negative, not all zero; None stays None."""
+    if sample_weight is None:
+        return None
+    what = "sample_weight"
+    w, backend = as_array(sample_weight, what)
+    if tuple(w.shape) != (rows,):
+        raise ShapeError(f"{what} must have shape ({rows},), one weight a row, got {tuple(w.shape)}")
+    w = finite(w, backend, what, dtype)
+    if bool(backend.xp.any(w < 0)):
+        raise DataError(f"{what} must not be negative, got {float(backend.xp.min(w)):g}")
+    if not bool(backend.xp.any(w > 0)):
+        raise DataError(f"{what} is zero for every row: nothing would be learnt")
+    return moved(w, backend, target)
+
+
+def moved(array: Array, source: Backend, target: Backend) -> Array:
+    """An array on another backend; itself where it is there already."""
+    return array if source.name == target.name else target.from_host(source.to_host(array))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Features, targets and weights of the same rows, on one backend."""
+
+    x: Array  # (n, inputs)
+    y: Array  # (n, outputs) or (n,)
+    weight: Array | None  # (n,)
+
+    @property
+    def count(self) -> int:
+        return int(self.x.shape[0])
+
+    def take(self, ops: Any, rows: Array) -> Rows:
+        """Some of the rows, by number."""
+        weight = None if self.weight is None else ops.gather(self.weight, rows)
+        return Rows(ops.gather(self.x, rows), ops.gather(self.y, rows), weight)
+
+
+def prepared(x: Any, y: Any, sample_weight: Any, network: Any, loss: Any, what: str = "") -> Rows:
+    """Checked Rows for a network and a loss; `what` names the set in messages ("validation ")."""
+    place, dtype = network.backend, network.dtype
+    x = features(x, network.inputs, dtype, place, f"{what}x")
+    n = int(x.shape[0])
+    return Rows(x, targets(y, loss, network.outputs, n, dtype, place, f"{what}y"), weights(sample_weight, n, dtype, place))
+
+
+def split(rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers to train on and to hold out, drawn at random from a seed.
+
+    >>> [part.size for part in split(10, 0.2, seed=0)]
+    [8, 2]
+    """
+    fraction = real("validation", fraction, 0.0, 1.0, open_low=True, open_high=True)
+    held_out = max(1, round(fraction * rows))
+    if held_out >= rows:
+        raise DataError(f"{rows} row{'s' if rows > 1 else ''} cannot be split into training and validation "
+                        f"by a fraction of {fraction:g}")
+    order = np.random.default_rng([seed, 2]).permutation(rows)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+
+class Batches:
+    """Row numbers in batches: the same order for the same seed and epoch, the last smaller batch included.
+
+    >>> [len(rows) for rows in Batches(10, 4, seed=0).epoch(0)]
+    [4, 4, 2]
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int, shuffle: bool = True) -> None:
+        self.rows, self.batch_size = rows, min(positive_int("batch_size", batch_size), rows)
+        self.seed, self.shuffle = seed, shuffle
+        if not isinstance(shuffle, bool):
+            raise ParameterError(f"shuffle must be True or False, got {shuffle!r}")
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def epoch(self, number: int) -> list[np.ndarray]:
+        """The batches of an epoch, each int64 (batch,)."""
+        order = np.arange(self.rows)
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, 1, number]).permutation(self.rows)
+        return [order[i : i + self.batch_size] for i in range(0, self.rows, self.batch_size)]

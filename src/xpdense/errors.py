@@ -1,0 +1,219 @@
+"""The family of errors: what is wrong, which value, and what to do about it.
+
+    XpdenseError
+    ├── ParameterError      (ValueError)          an option's value
+    │   └── UnknownNameError                      a name that is not registered; lists those that are
+    ├── DataError           (ValueError)          the values or shapes of the data
+    │   ├── ShapeError
+    │   ├── NonFiniteDataError
+    │   ├── TargetError
+    │   └── FileFormatError                       a data file that cannot be read as one
+    ├── ArrayTypeError      (TypeError)           object, complex, sparse or text arrays
+    ├── BackendError        (RuntimeError)        a namespace or device that cannot serve
+    ├── MissingDependencyError (ImportError)      an extra that is not installed
+    ├── MemoryLimitError    (MemoryError)         more than this machine has
+    ├── ModelFileError      (ValueError)          a saved model that is damaged or of another version
+    ├── OutputError         (OSError)             a place that cannot be written
+    ├── NotFittedError      (ValueError, AttributeError)
+    └── NonFiniteLossError  (FloatingPointError)  the loss of a running training became NaN or infinite
+
+Every one is an XpdenseError and also what Python's users expect to catch.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class XpdenseError(Exception):
+    """The root of the family."""
+
+
+class ParameterError(XpdenseError, ValueError):
+    """An option has a value that cannot work."""
+
+
+class UnknownNameError(ParameterError):
+    """A name that nobody registered."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
+        names = sorted(known)
+        close = difflib.get_close_matches(str(name), names, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+
+
+class DataError(XpdenseError, ValueError):
+    """The data cannot be trained on or predicted from as they are."""
+
+
+class ShapeError(DataError):
+    """Shapes that do not fit together."""
+
+
+class NonFiniteDataError(DataError):
+    """NaN or infinity where a number is needed."""
+
+
+class TargetError(DataError):
+    """Targets that the loss or the task cannot use."""
+
+
+class FileFormatError(DataError):
+    """A data file that cannot be read as what its name says."""
+
+
+class ArrayTypeError(XpdenseError, TypeError):
+    """An array whose element type is not a real number."""
+
+
+class BackendError(XpdenseError, RuntimeError):
+    """A namespace or device that is not here or cannot serve."""
+
+
+class MissingDependencyError(XpdenseError, ImportError):
+    """An optional package that is not installed; the message says how to get it."""
+
+
+class MemoryLimitError(XpdenseError, MemoryError):
+    """A network or batch larger than the memory of the device."""
+
+
+class ModelFileError(XpdenseError, ValueError):
+    """A saved model that is missing, damaged, or from a newer version."""
+
+
+class OutputError(XpdenseError, OSError):
+    """A folder or file that cannot be written."""
+
+
+class NotFittedError(XpdenseError, ValueError, AttributeError):
+    """Something that needs a trained network was asked of an untrained one."""
+
+
+@dataclass(frozen=True)
+class LayerExtremes:
+    """Largest absolute values around one layer at the step where the loss became non-finite.
+
+    `inputs` is what the layer was given, `outputs` what it made of it, `weights` and `gradients` its
+    parameters and their last gradients. NaN stands for "not a number was among them".
+    """
+
+    name: str
+    inputs: float
+    outputs: float
+    weights: float
+    gradients: float
+
+
+@dataclass(eq=False)
+class NonFiniteLossError(XpdenseError, FloatingPointError):
+    """The training loss became NaN or infinite; the network holds good weights again.
+
+    Attributes
+    ----------
+    step : int
+        Number of the optimizer step, from 0, whose loss was not finite.
+    epoch : int
+        Its epoch, from 0.
+    loss : float
+        The loss at that step: nan, inf or -inf.
+    layer : str
+        Name of the first layer, from the input, whose output was not finite; "loss" where every layer's
+        output was still finite.
+    restored_step : int
+        The network's weights are those with which step `restored_step` started.
+    largest_weight, largest_gradient, largest_input : float
+        Largest absolute value over all layers of the weights, their gradients and the batch's inputs.
+    layers : list of LayerExtremes
+        The same by layer, in forward order.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    layer: str
+    restored_step: int
+    largest_weight: float
+    largest_gradient: float
+    largest_input: float
+    layers: list[LayerExtremes] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        return (
+            f"the loss became {self.loss} at step {self.step} (epoch {self.epoch}); it began in {self.layer}. "
+            f"Largest weight {self.largest_weight:.3g}, gradient {self.largest_gradient:.3g}, "
+            f"input {self.largest_input:.3g}. The weights from before step {self.restored_step} are restored. "
+            f"A lower learning rate, scaled inputs or clip_norm=1.0 are the usual cures."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)
+
+
+def lookup(kind: str, name: object, known: Mapping[str, T]) -> T:
+    """`known[name]`, or an UnknownNameError that lists the known names.
+
+    >>> lookup("colour", "red", {"red": 1})
+    1
+    """
+    if not isinstance(name, str) or name not in known:
+        raise UnknownNameError(kind, name, known)
+    return known[name]
+
+
+def require(module: str, extra: str, purpose: str) -> ModuleType:
+    """Import an optional module, or say which extra brings it.
+
+    >>> require("json", "cli", "reading JSON").__name__
+    'json'
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        missing = (error.name or module).partition(".")[0]
+        raise MissingDependencyError(
+            f"{purpose} needs {missing}, which is not installed: pip install 'xpdense[{extra}]'"
+        ) from error
+
+
+def positive_int(name: str, value: object, minimum: int = 1) -> int:
+    """`value` as an int of at least `minimum`, or a ParameterError.
+
+    >>> positive_int("epochs", 3)
+    3
+    """
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise ParameterError(f"{name} must be a whole number, got {value!r}")
+    number = value.__index__()
+    if number < minimum:
+        raise ParameterError(f"{name} must be at least {minimum}, got {number}")
+    return int(number)
+
+
+def real(name: str, value: object, low: float = float("-inf"), high: float = float("inf"),
+         *, open_low: bool = False, open_high: bool = False) -> float:
+    """`value` as a finite float between `low` and `high`, or a ParameterError.
+
+    >>> real("rate", 0.5, 0, 1)
+    0.5
+    """
+    try:
+        if isinstance(value, (str, bytes, bool)):
+            raise TypeError
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise ParameterError(f"{name} must be a number, got {value!r}") from None
+    above = number > low if open_low else number >= low
+    below = number < high if open_high else number <= high
+    if not (above and below and abs(number) != float("inf")):
+        interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
+        raise ParameterError(f"{name} must be a finite number in {interval}, got {value!r}")
+    return number

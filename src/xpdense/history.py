@@ -1,0 +1,68 @@
+"""What a training recorded: one number per epoch and name."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import require
+
+
+class History(Mapping[str, list[float]]):
+    """A mapping from names to one number per epoch.
+
+    Names: "loss" (mean over the epoch's training rows, as they were trained on), "validation_loss" and
+    "validation_<metric>" where there is validation (else "<metric>", of the training rows), "learning_rate" (of the
+    epoch's last step), "seconds", "rows_per_second".
+
+    >>> history = History()
+    >>> history.append(loss=0.5, seconds=0.1)
+    >>> history["loss"], len(history), history.epochs
+    ([0.5], 2, 1)
+    """
+
+    def __init__(self) -> None:
+        self._columns: dict[str, list[float]] = {}
+
+    def append(self, **values: float) -> None:
+        """Add an epoch."""
+        for name, value in values.items():
+            self._columns.setdefault(name, []).append(float(value))
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs it holds."""
+        return max(map(len, self._columns.values()), default=0)
+
+    def __getitem__(self, name: str) -> list[float]:
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self._columns.items())
+        return f"History({self.epochs} epochs; last: {last})"
+
+    def to_frame(self) -> Any:
+        """A pandas DataFrame, a row per epoch, from 1. Needs pandas (extra "plots")."""
+        pandas = require("pandas", "plots", "History.to_frame")
+        frame = pandas.DataFrame(self._columns)
+        frame.index = pandas.RangeIndex(1, len(frame) + 1, name="epoch")
+        return frame
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write a CSV file: a column "epoch", from 1, then one per name."""
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["epoch", *self._columns])
+            writer.writerows([i, *row] for i, row in enumerate(zip(*self._columns.values(), strict=True), 1))
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draw loss and metrics over the epochs; write the picture to `path`, or return the matplotlib Figure."""
+        return require("xpdense.plots", "plots", "History.plot").plot_history(self, path)

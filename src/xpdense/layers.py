@@ -1,0 +1,360 @@
+"""Layers: forward and backward of each on one screen.
+
+A layer is its configuration; a network copies it, gives it its parameters and gradients as views into the arena
+(`self.params`, `self.grads`), and hands it a `Tape` in each pass. What forward must remember for backward goes on
+the tape, so that one network may predict in several threads at once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .activations import ACTIVATIONS, Activation, as_activation
+from .arena import Parameter
+from .backend import Array
+from .errors import ParameterError, ShapeError, lookup, positive_int, real
+from .initializers import Initializer, as_initializer
+from .ops import Ops
+
+
+class Tape:
+    """What one layer remembers between forward and backward, and the memory that it works in.
+
+    Attributes
+    ----------
+    train : bool
+        Whether this is a training pass.
+    step : int64 array (1,), or None
+        Number of the training step, on the device.
+    input_gradient : bool
+        Whether anybody needs the gradient of the layer's input.
+    children : list of Tape
+        For a layer that holds layers.
+
+    A layer may put whatever it wants to remember on it as attributes.
+    """
+
+    def __init__(self, train: bool = False, step: Array | None = None, input_gradient: bool = True) -> None:
+        self.train, self.step, self.input_gradient = train, step, input_gradient
+        self.children: list[Tape] = []
+        self._buffers: dict[str, Array] = {}
+
+    def buffer(self, ops: Ops, name: str, shape: tuple[int, ...]) -> Array:
+        """Memory of this shape: the same at every call with the same name, not initialised."""
+        held = self._buffers.get(name)
+        if held is None or held.shape != shape:
+            held = self._buffers[name] = ops.empty(shape)
+        return held
+
+    def __getattr__(self, name: str) -> Any:  # for type checkers: attributes are the layer's own
+        raise AttributeError(f"this tape holds no {name!r}: did forward run before backward?")
+
+
+class Layer:
+    """A step of a network; subclass it and write `forward` and `backward`.
+
+    Examples
+    --------
+    A user's own layer, with a learnt gain for each feature:
+
+    >>> import xpdense as xd
+    >>> class Scale(xd.Layer):
+    ...     def parameters(self, inputs):
+    ...         return {"gain": xd.Parameter((inputs,), "ones")}
+    ...     def forward(self, ops, x, tape):                             # (batch, features)
+    ...         tape.x = x
+    ...         return x * self.params["gain"]
+    ...     def backward(self, ops, dy, tape):
+    ...         self.grads["gain"][...] = ops.xp.sum(dy * tape.x, axis=0)
+    ...         return dy * self.params["gain"]
+    >>> xd.check_network([xd.Dense(4, "tanh"), Scale(), xd.Dense(1)], inputs=3).ok
+    True
+    """
+
+    #: Views into the arena by name, set by the network.
+    params: Mapping[str, Array]
+    grads: Mapping[str, Array]
+
+    def parameters(self, inputs: int) -> dict[str, Parameter]:
+        """The arrays that the layer needs for inputs of this many features, by name."""
+        return {}
+
+    def outputs(self, inputs: int) -> int:
+        """How many features come out when `inputs` go in; raise ShapeError where they cannot."""
+        return inputs
+
+    def forward(self, ops: Ops, x: Array, tape: Tape) -> Array:
+        """(..., batch, inputs) -> (..., batch, outputs). It must not write into `x`."""
+        raise NotImplementedError
+
+    def backward(self, ops: Ops, dy: Array, tape: Tape) -> Array:
+        """dL/dx from dL/dy; overwrites every array of `self.grads`. It must not write into `dy`."""
+        raise NotImplementedError
+
+    def config(self) -> dict[str, Any]:
+        """The arguments that make this layer again, as JSON can hold them."""
+        return {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in ("params", "grads")}
+
+    def sublayers(self) -> Sequence[Layer]:
+        """The layers inside this one."""
+        return ()
+
+    def unbound(self) -> Layer:
+        """A copy that belongs to no network."""
+        layer = copy.copy(self)
+        layer.__dict__.pop("params", None)
+        layer.__dict__.pop("grads", None)
+        return layer
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in self.config().items())})"
+
+
+class Dense(Layer):
+    """a = activation(x @ weight + bias).
+
+    Parameters
+    ----------
+    units : int
+        Features that come out.
+    activation : str or Activation
+    initializer : str or Initializer, optional
+        Of the weight; the default follows the activation (He for the rectifiers, LeCun for selu, else Glorot).
+    bias : bool
+        Whether there is one; it starts at zero.
+
+    Notes
+    -----
+    weight (inputs, units), bias (units,). Backward, with z = x @ weight + bias and sums over the batch:
+    dz = da * activation'(z); dweight = x.T @ dz; dbias = sum(dz); dx = dz @ weight.T.
+    """
+
+    def __init__(self, units: int, activation: str | Mapping[str, Any] | Activation = "identity", *,
+                 initializer: str | Mapping[str, Any] | Initializer | None = None, bias: bool = True) -> None:
+        self.units = positive_int("units", units)
+        self._activation = as_activation(activation)
+        self._initializer = as_initializer(initializer or self._activation.initializer)
+        self.bias = bool(bias)
+
+    def parameters(self, inputs: int) -> dict[str, Parameter]:
+        weight = {"weight": Parameter((inputs, self.units), self._initializer, decay=True)}
+        return weight | ({"bias": Parameter((self.units,), "zeros")} if self.bias else {})
+
+    def outputs(self, inputs: int) -> int:
+        return self.units
+
+    def forward(self, ops: Ops, x: Array, tape: Tape) -> Array:
+        shape = (*x.shape[:-1], self.units)
+        z = ops.matmul(x, self.params["weight"], out=tape.buffer(ops, "z", shape))
+        out = tape.buffer(ops, "a", shape) if self._activation.saves == "input" else None
+        a, tape.saved = ops.activate(self._activation, z, self.params.get("bias"), out=out)
+        tape.x = x
+        return a  # (..., batch, units)
+
+    def backward(self, ops: Ops, dy: Array, tape: Tape) -> Array:
+        dz = ops.activate_backward(self._activation, tape.saved, dy, out=tape.saved, dbias=self.grads.get("bias"))
+        ops.matmul(ops.transpose(tape.x), dz, out=self.grads["weight"])
+        if not tape.input_gradient:
+            return None
+        return ops.matmul(dz, ops.transpose(self.params["weight"]), out=tape.buffer(ops, "dx", tape.x.shape))
+
+    def config(self) -> dict[str, Any]:
+        return {"units": self.units, "activation": self._activation.spec(), "initializer": self._initializer.spec(),
+                "bias": self.bias}
+
+
+class Dropout(Layer):
+    """Zeroes each feature with probability `rate` in training and scales the rest by 1 / (1 - rate).
+
+    Which features go is a function of the network's seed, the layer's place and the step: nothing is drawn from a
+    generator, and backward draws the same again. Source: Srivastava et al., JMLR 15 (2014).
+    """
+
+    _key = (0, 0)  # set by the network
+
+    def __init__(self, rate: float = 0.5) -> None:
+        self.rate = real("rate", rate, 0.0, 1.0, open_high=True)
+
+    def forward(self, ops: Ops, x: Array, tape: Tape) -> Array:
+        return self._apply(ops, x, tape, "y")
+
+    def backward(self, ops: Ops, dy: Array, tape: Tape) -> Array:
+        return self._apply(ops, dy, tape, "dx")
+
+    def _apply(self, ops: Ops, x: Array, tape: Tape, name: str) -> Array:
+        if not tape.train or not self.rate:
+            return x
+        return ops.dropout(x, self.rate, self._key, tape.step, out=tape.buffer(ops, name, x.shape))
+
+
+class _Norm(Layer):
+    """What the two norms share: a gain that starts at one and a bias that starts at zero."""
+
+    def __init__(self, epsilon: float = 1e-5) -> None:
+        self.epsilon = real("epsilon", epsilon, 0.0, open_low=True)
+
+    def parameters(self, inputs: int) -> dict[str, Parameter]:
+        return {"gain": Parameter((inputs,), "ones"), "bias": Parameter((inputs,), "zeros")}
+
+    def _normalize(self, ops: Ops, x: Array, tape: Tape, axis: int) -> Array:
+        out = tape.buffer(ops, "y", x.shape)
+        y, tape.saved = ops.normalize(x, self.params["gain"], self.params["bias"], axis, self.epsilon, out=out)
+        return y
+
+    def _backward(self, ops: Ops, dy: Array, tape: Tape, axis: int) -> Array:
+        return ops.normalize_backward(tape.saved, dy, self.params["gain"], axis, self.grads["gain"],
+                                      self.grads["bias"], out=tape.buffer(ops, "dx", dy.shape))
+
+
+class LayerNorm(_Norm):
+    """Normalises each row over its features, then gain and bias (Ba et al., arXiv:1607.06450)."""
+
+    def forward(self, ops: Ops, x: Array, tape: Tape) -> Array:
+        return self._normalize(ops, x, tape, axis=-1)
+
+    def backward(self, ops: Ops, dy: Array, tape: Tape) -> Array:
+        return self._backward(ops, dy, tape, axis=-1)
+
+
+class BatchNorm(_Norm):
+    """Normalises each feature over the batch, then gain and bias (Ioffe and Szegedy, arXiv:1502.03167).
+
+    In training it keeps running means of the batch's mean and variance, running += momentum * (batch - running),
+    and outside training uses those. A batch of one row, which has no variance, leaves them as they are. The running
+    variance is the population's (1 / n), where PyTorch's is the sample's.
+    """
+
+    def __init__(self, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
+        super().__init__(epsilon)
+        self.momentum = real("momentum", momentum, 0.0, 1.0, open_low=True)
+
+    def parameters(self, inputs: int) -> dict[str, Parameter]:
+        return super().parameters(inputs) | {
+            "running_mean": Parameter((inputs,), "zeros", trained=False),
+            "running_variance": Parameter((inputs,), "ones", trained=False),
+        }
+
+    def forward(self, ops: Ops, x: Array, tape: Tape) -> Array:
+        if not tape.train:
+            p = self.params
+            return ops.scale_shift(x, p["running_mean"], p["running_variance"], p["gain"], p["bias"], self.epsilon,
+                                   out=tape.buffer(ops, "y", x.shape))
+        y = self._normalize(ops, x, tape, axis=-2)
+        if x.shape[-2] > 1:
+            for name, batch in zip(("running_mean", "running_variance"), tape.saved[2:], strict=True):
+                running = self.params[name]
+                running += self.momentum * (batch[..., 0, :] - running)
+        return y
+
+    def backward(self, ops: Ops, dy: Array, tape: Tape) -> Array:
+        return self._backward(ops, dy, tape, axis=-2)
+
+
+class Residual(Layer):
+    """y = x + f(x), where f is a stack of layers that keeps the number of features (He et al., arXiv:1512.03385).
+
+    Examples
+    --------
+    >>> block = Residual([LayerNorm(), Dense(32, "relu"), Dense(16)])
+    >>> block.outputs(16)
+    16
+    """
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = stack(layers)
+
+    def outputs(self, inputs: int) -> int:
+        width = inputs
+        for layer in self.layers:
+            width = layer.outputs(width)
+        if width != inputs:
+            raise ShapeError(f"a Residual adds its input of {inputs} features to its layers' output of {width}: "
+                             f"end it with Dense({inputs})")
+        return inputs
+
+    def sublayers(self) -> Sequence[Layer]:
+        return self.layers
+
+    def forward(self, ops: Ops, x: Array, tape: Tape) -> Array:
+        y = forward(ops, self.layers, x, tape)
+        return ops.add(y, x, out=tape.buffer(ops, "y", x.shape))
+
+    def backward(self, ops: Ops, dy: Array, tape: Tape) -> Array:
+        dx = backward(ops, self.layers, dy, tape)
+        return None if dx is None else ops.add(dx, dy, out=tape.buffer(ops, "dx", dy.shape))
+
+    def config(self) -> dict[str, Any]:
+        return {"layers": [to_config(layer) for layer in self.layers]}
+
+    def unbound(self) -> Layer:
+        return Residual(self.layers)
+
+
+# --- stacks ----------------------------------------------------------------------------------------------------
+
+def stack(layers: Sequence[Layer]) -> list[Layer]:
+    """Copies of layers, which belong to whoever asked for them."""
+    if isinstance(layers, Layer) or not isinstance(layers, Sequence) or not layers:
+        raise ParameterError(f"layers must be a list of at least one layer, got {layers!r}")
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            hint = f"; did you mean {layer.__name__}(...)?" if isinstance(layer, type) else ""
+            raise ParameterError(f"each layer must be a Layer such as Dense(64, 'relu'), got {layer!r}{hint}")
+    return [layer.unbound() for layer in layers]
+
+
+def forward(ops: Ops, layers: Sequence[Layer], x: Array, tape: Tape) -> Array:
+    """Through a stack; its tapes are the children of `tape`."""
+    if not tape.children:
+        needed = tape.input_gradient
+        for layer in layers:
+            tape.children.append(Tape(tape.train, tape.step, needed))
+            needed = needed or has_parameters(layer)
+    for layer, child in zip(layers, tape.children, strict=True):
+        x = layer.forward(ops, x, child)
+    return x
+
+
+def backward(ops: Ops, layers: Sequence[Layer], dy: Array, tape: Tape) -> Array:
+    """Back through a stack; None when nobody needs its input's gradient and the first layer made none."""
+    for layer, child in zip(reversed(layers), reversed(tape.children), strict=True):
+        if dy is None:
+            break  # the layers before have no parameters, and nobody asked
+        dy = layer.backward(ops, dy, child)
+    return dy
+
+
+def has_parameters(layer: Layer) -> bool:
+    return bool(getattr(layer, "grads", None)) or any(has_parameters(inner) for inner in layer.sublayers())
+
+
+# --- to and from JSON ------------------------------------------------------------------------------------------
+
+LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in (Dense, Dropout, BatchNorm, LayerNorm, Residual)}
+
+
+def to_config(layer: Layer) -> dict[str, Any]:
+    """A layer as JSON holds it.
+
+    >>> to_config(Dropout(0.2))
+    {'type': 'Dropout', 'rate': 0.2}
+    """
+    return {"type": type(layer).__name__, **layer.config()}
+
+
+def from_config(config: Mapping[str, Any], custom: Mapping[str, Any]) -> Layer:
+    """A layer from JSON; `custom` holds the user's own layer classes and activations by name.
+
+    >>> from_config({"type": "Dropout", "rate": 0.2}, {})
+    Dropout(rate=0.2)
+    """
+    arguments = dict(config)
+    cls = lookup("layer", arguments.pop("type", None), LAYERS | {k: v for k, v in custom.items() if isinstance(v, type)})
+    if cls is Residual:
+        return Residual([from_config(inner, custom) for inner in arguments["layers"]])
+    name = arguments.get("activation")
+    if isinstance(name, str) and name not in ACTIVATIONS and isinstance(custom.get(name), Activation):
+        arguments["activation"] = custom[name]
+    return cls(**arguments)

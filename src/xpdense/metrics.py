@@ -1,0 +1,129 @@
+"""Metrics by name, computed on the host by scikit-learn's functions (extra "sklearn")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import ParameterError, TargetError, lookup, require
+from .losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A function of targets and predictions.
+
+    Attributes
+    ----------
+    name : str
+    takes : "labels", "probabilities" or "values"
+        What of the prediction it is computed from.
+    function : str or callable
+        A name in `sklearn.metrics`, or `function(target, prediction) -> float` of the user's own.
+    greater_is_better : bool
+    """
+
+    name: str
+    takes: str
+    function: str | Callable[..., float]
+    greater_is_better: bool
+
+    def __call__(self, loss: Loss, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> float:
+        """The metric's value.
+
+        target (n,) class numbers or (n, outputs); prediction (n, outputs), as `DenseNetwork.predict` gives it;
+        weight (n,) or None.
+        """
+        if not isinstance(self.function, str):
+            return float(self.function(target, prediction))
+        arguments: dict[str, Any] = {"sample_weight": weight}
+        classes = prediction.shape[1]
+        if self.takes == "values":
+            truth, estimate = target, prediction
+        else:
+            truth, estimate = _classes(loss, target), prediction
+            if self.takes == "labels":
+                estimate = _classes(loss, prediction)
+            elif truth.ndim == 1 and classes == 1:
+                estimate = prediction[:, 0]
+            if self.name == "f1":
+                arguments |= {"average": "binary" if classes == 1 else "macro", "zero_division": 0.0}
+            if self.name == "roc_auc" and classes == 2 and truth.ndim == 1:
+                estimate = prediction[:, 1]
+            elif self.name == "roc_auc" and truth.ndim == 1 and classes > 2:
+                arguments |= {"multi_class": "ovr", "labels": np.arange(classes)}
+            if self.name == "log_loss":
+                if truth.ndim == 1 and classes == 1:
+                    arguments |= {"labels": [0, 1]}
+                elif truth.ndim == 1:
+                    arguments |= {"labels": np.arange(classes)}
+                    estimate = estimate / estimate.sum(axis=1, keepdims=True)  # to the rounding of float64
+        function = getattr(require("sklearn.metrics", "sklearn", f"the metric {self.name!r}"), self.function)
+        try:
+            return float(function(truth, np.asarray(estimate, np.float64) if self.takes != "labels" else estimate,
+                                  **arguments))
+        except ValueError as error:
+            raise TargetError(f"{self.name} cannot be computed of these targets: {error}") from error
+
+
+def _classes(loss: Loss, values: np.ndarray) -> np.ndarray:
+    """Class numbers (n,) from probabilities or one-hot targets; 0 or 1 by column (n, k) where there are several labels."""
+    if values.ndim == 1:
+        return values
+    if isinstance(loss, SoftmaxCrossEntropy):
+        return np.argmax(values, axis=1)
+    labels = (values >= 0.5).astype(np.int64)
+    return labels[:, 0] if values.shape[1] == 1 else labels
+
+
+#: Every metric by name.
+METRICS: dict[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("accuracy", "labels", "accuracy_score", True),
+        Metric("balanced_accuracy", "labels", "balanced_accuracy_score", True),
+        Metric("f1", "labels", "f1_score", True),
+        Metric("roc_auc", "probabilities", "roc_auc_score", True),
+        Metric("log_loss", "probabilities", "log_loss", False),
+        Metric("r2", "values", "r2_score", True),
+        Metric("rmse", "values", "root_mean_squared_error", False),
+        Metric("mae", "values", "mean_absolute_error", False),
+    )
+}
+
+
+def as_metrics(values: Sequence[str | Callable[..., float] | Metric], loss: Loss) -> list[Metric]:
+    """Metrics from names, from `function(target, prediction) -> float`, or from themselves.
+
+    Raises
+    ------
+    UnknownNameError, ParameterError
+        A name is not known, or needs class probabilities that this loss does not give.
+    MissingDependencyError
+        scikit-learn is not installed.
+
+    >>> from .losses import SquaredError
+    >>> [m.name for m in as_metrics(["r2"], SquaredError())]
+    ['r2']
+    """
+    if isinstance(values, (str, Metric)) or callable(values):
+        raise ParameterError(f"metrics must be a list, such as ['accuracy'], got {values!r}")
+    found = []
+    for value in values:
+        if isinstance(value, str):
+            metric = lookup("metric", value, METRICS)
+            require("sklearn.metrics", "sklearn", f"the metric {value!r}")
+        elif isinstance(value, Metric):
+            metric = value
+        elif callable(value):
+            metric = Metric(getattr(value, "__name__", "metric"), "values", value, True)
+        else:
+            raise ParameterError(f"a metric must be a name or a function (target, prediction) -> float, got {value!r}")
+        if metric.takes != "values" and not isinstance(loss, (BinaryCrossEntropy, SoftmaxCrossEntropy)):
+            raise ParameterError(f"the metric {metric.name!r} needs classes, and {loss.name} has none: "
+                                 f"use r2, rmse or mae")
+        found.append(metric)
+    return found

@@ -1,0 +1,269 @@
+"""`DenseNetwork`: a network that fits, predicts, evaluates, saves and loads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint, training
+from .backend import Array, Backend, backend_of, host, resolve
+from .callbacks import Callback, as_callbacks
+from .comm import Solo
+from .data.arrays import Batches, features, moved, prepared, split
+from .errors import ModelFileError, NotFittedError, ParameterError, XpdenseError, positive_int
+from .history import History
+from .layers import Layer, from_config, to_config
+from .losses import Loss, as_loss
+from .metrics import Metric, as_metrics
+from .network import Network
+from .optimizers import Optimizer, as_optimizer
+
+_STEPS = 5000  # optimizer steps of a training whose number of epochs is not said
+
+
+class DenseNetwork(Network):
+    """A stack of layers that is trained by gradient descent.
+
+    Parameters
+    ----------
+    layers : list of Layer
+        The last one gives the logits: it has no activation (or the identity), since every loss brings its own link.
+    inputs : int
+        Number of features.
+    backend : str
+        "auto" follows the input: NumPy arrays are computed on by NumPy, CuPy arrays on their GPU. "numpy", "cupy",
+        "torch", "array_api_strict", each also with a device ("cupy:1", "torch:cuda"), move the data there.
+    dtype : "float32" or "float64"
+    seed : int
+        Of initial weights, the order of batches and dropout. One seed gives the same training on every backend up to
+        rounding, and to the bit on one of them.
+
+    Attributes
+    ----------
+    params, grads : dict of arrays
+        Views, by names such as "0.weight".
+    loss : Loss or None
+        The loss of the last training, which `predict` and `evaluate` use.
+    extra : dict
+        Whatever was saved along with the model.
+
+    Examples
+    --------
+    >>> import numpy as np, xpdense as xd
+    >>> x = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]); y = np.array([0, 1, 1, 0])
+    >>> net = xd.DenseNetwork([xd.Dense(16, "tanh"), xd.Dense(1)], inputs=2)
+    >>> history = net.fit(x, y, loss="binary_cross_entropy", optimizer=xd.Adam(0.05), epochs=200)
+    >>> net.predict(x).round().ravel()
+    array([0., 1., 1., 0.], dtype=float32)
+    """
+
+    def __init__(self, layers: Sequence[Layer], inputs: int, backend: str = "auto", dtype: str = "float32",
+                 seed: int = 0) -> None:
+        super().__init__(layers, inputs, backend, dtype, seed)
+        self.loss: Loss | None = None
+        self.extra: dict[str, Any] = {}
+
+    # --- training ----------------------------------------------------------------------------------------------
+
+    def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer = "adam", batch_size: int = 128,
+            epochs: int | None = None, validation: float | tuple[Any, ...] | None = None, sample_weight: Any = None,
+            metrics: Sequence[str | Callable[..., float] | Metric] = (), callbacks: Sequence[Callback] = (),
+            shuffle: bool = True, progress: bool = False) -> History:
+        """Train on x and y, from the weights as they are; the optimizer starts afresh.
+
+        Parameters
+        ----------
+        x : array (n, inputs)
+            Of any namespace, or what NumPy makes an array of.
+        y : array
+            (n, outputs); (n,) where there is one output; class numbers (n,) for softmax_cross_entropy.
+        loss : str or Loss
+            binary_cross_entropy, softmax_cross_entropy, squared_error, absolute_error, huber, poisson, quantile.
+        optimizer : str or Optimizer
+            sgd, momentum, nesterov, rmsprop, adagrad, adam, adamw, lion, with their default learning rates.
+        batch_size : int
+            Rows per step; a last, smaller batch is trained on too.
+        epochs : int, optional
+            Passes over the data. Default: as many as make 5,000 steps, at least 10.
+        validation : float, (x, y) or (x, y, sample_weight), optional
+            A fraction of the rows to hold out, drawn by the seed, or data of its own.
+        sample_weight : array (n,), optional
+        metrics : list
+            accuracy, balanced_accuracy, f1, roc_auc, log_loss, r2, rmse, mae, or `function(target, prediction)`;
+            measured after each epoch on the validation data, on the training data where there are none.
+        callbacks : list of Callback
+            Such as EarlyStopping().
+        shuffle : bool
+            Whether each epoch has an order of its own.
+        progress : bool
+            Whether to show a bar.
+
+        Returns
+        -------
+        History
+            A mapping: `history["loss"]` has one number per epoch.
+
+        Raises
+        ------
+        ParameterError, DataError, ArrayTypeError, BackendError, MemoryLimitError
+            Before any work is done.
+        NonFiniteLossError
+            The loss became NaN or infinite; the network holds good weights again.
+        """
+        chosen, rule, hooks = as_loss(loss), as_optimizer(optimizer), as_callbacks(callbacks, progress)
+        scores = as_metrics(metrics, chosen)
+        if epochs is not None:
+            epochs = positive_int("epochs", epochs)
+        Batches(1, batch_size, self.seed, shuffle)  # says what is wrong with them before the data are touched
+        self._follow(x)
+        with self.backend.active():
+            rows = prepared(x, y, sample_weight, self, chosen)
+            held_out = None
+            if isinstance(validation, (tuple, list)):
+                if len(validation) not in (2, 3):
+                    raise ParameterError(f"validation must be a fraction, (x, y) or (x, y, sample_weight), got a "
+                                         f"{type(validation).__name__} of {len(validation)}")
+                held_out = prepared(*validation[:2], validation[2] if len(validation) == 3 else None, self, chosen,
+                                    "validation ")
+            elif validation is not None:
+                kept, out = (self.backend.from_host(part) for part in split(rows.count, validation, self.seed))
+                rows, held_out = rows.take(self.ops, kept), rows.take(self.ops, out)
+            batches = Batches(rows.count, batch_size, self.seed, shuffle)
+            if epochs is None:
+                epochs = max(10, -(-_STEPS // len(batches)))
+            peak = 4 * sum(self.widths()) * batches.batch_size * np.dtype(self.dtype).itemsize
+            self.backend.check_memory(peak, f"a batch of {batches.batch_size:,} rows")
+            self.loss = chosen
+            with np.errstate(all="ignore"):  # a loss that is not finite is an error of its own
+                return training.train(self, rows, held_out, loss=chosen, optimizer=rule, epochs=epochs, batches=batches,
+                                      metrics=scores, callbacks=hooks, comm=Solo())
+
+    # --- using -------------------------------------------------------------------------------------------------
+
+    def predict(self, x: Any) -> Array:
+        """Predictions (n, outputs): probabilities for the cross-entropies, rates for Poisson, else the outputs.
+
+        They come as an array of x's own namespace and device, NumPy where x is none. Memory is bounded: rows are
+        worked on in batches.
+        """
+        source = self._follow(x)
+        x = x if source is not None else host(x, "x")
+        place = source or resolve("numpy")
+        link = self.loss.link if self.loss else _identity
+        with self.backend.active(), np.errstate(all="ignore"):
+            parts, rows = [], training.batch_rows(self)
+            for i in range(0, max(1, _rows(x)), rows):
+                part = features(x[i : i + rows, ...] if x.ndim else x, self.inputs, self.dtype, self.backend)
+                parts.append(moved(link(self.ops.xp, training.logits(self, part)), self.backend, place))
+            return parts[0] if len(parts) == 1 else place.xp.concat(parts, axis=0)
+
+    def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, sample_weight: Any = None,
+                 metrics: Sequence[str | Callable[..., float] | Metric] = ()) -> dict[str, float]:
+        """The mean loss, and metrics, on data: {"loss": ..., "accuracy": ...}.
+
+        The loss is that of the last training unless one is given.
+        """
+        if loss is None and self.loss is None:
+            raise NotFittedError("evaluate needs a loss: the network has not been trained; pass loss='squared_error' "
+                                 "or another")
+        chosen = self.loss if loss is None else as_loss(loss)
+        assert chosen is not None
+        scores = as_metrics(metrics, chosen)
+        self._follow(x)
+        with self.backend.active(), np.errstate(all="ignore"):
+            return training.evaluate(self, prepared(x, y, sample_weight, self, chosen), chosen, scores)
+
+    def _follow(self, x: Any) -> Backend | None:
+        """The backend of x, None where it is no array; a network of backend "auto" goes there."""
+        source = backend_of(x)
+        if self.follows_input:
+            self.to(source or resolve("numpy"))
+        return source
+
+    # --- saving ------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the model to a folder: weights as safetensors, the rest as JSON.
+
+        What the folder held of an earlier model is replaced in one moment. Raises OutputError where the folder
+        cannot be written or holds other files.
+        """
+        config = {
+            "layers": [to_config(layer) for layer in self.layers], "inputs": self.inputs, "dtype": self.dtype,
+            "seed": self.seed, "loss": None if self.loss is None else self.loss.config(), "extra": self.extra,
+        }
+        checkpoint.write(path, config, self.arena.to_host())
+
+    # --- showing -----------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        layers = ", ".join(map(repr, self.layers))
+        return f"DenseNetwork([{layers}], inputs={self.inputs}, backend={self.backend.name!r}, dtype={self.dtype!r})"
+
+    def summary(self) -> list[tuple[str, str, int]]:
+        """A row per layer: its description, the shape that comes out, the number of trained parameters."""
+        rows = []
+        for position, (layer, width) in enumerate(zip(self.layers, self.widths()[1:], strict=True)):
+            declared = self.arena.declared.items()
+            size = sum(p.size for name, p in declared if p.trained and name.partition(".")[0] == str(position))
+            rows.append((_described(layer), f"(batch, {width})", size))
+        return rows
+
+
+def load(path: str | Path, *, backend: str = "auto", custom: Mapping[str, Any] | None = None) -> DenseNetwork:
+    """A saved network, on any backend, whichever it was trained on.
+
+    Parameters
+    ----------
+    path : the folder
+    backend : str
+        As in DenseNetwork.
+    custom : mapping, optional
+        The user's own layer classes, activations and losses by name, for a network that has such.
+
+    Raises
+    ------
+    ModelFileError
+        Nothing is there, or it is damaged, or from a newer version.
+    BackendError
+        The backend is not here.
+    """
+    custom = custom or {}
+    place = resolve("numpy" if backend == "auto" else backend)
+    config, tensors = checkpoint.read(path)
+    try:
+        layers = [from_config(layer, custom) for layer in config["layers"]]
+        network = DenseNetwork(layers, config["inputs"], backend, config["dtype"], config["seed"])
+        saved = config["loss"]
+        if isinstance(saved, dict) and saved.get("name") in custom:
+            arguments = {k: v for k, v in saved.items() if k != "name"}
+            network.loss = custom[saved["name"]](**arguments)
+        else:
+            network.loss = None if saved is None else as_loss(saved)
+        network.extra = dict(config.get("extra", {}))
+    except (XpdenseError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"{path} does not describe a network that can be made: {error}") from error
+    declared = network.arena.declared
+    if {name: p.shape for name, p in declared.items()} != {name: value.shape for name, value in tensors.items()}:
+        raise ModelFileError(f"the weights in {path} are not those of its network")
+    with place.active():
+        for name, value in tensors.items():
+            network.arena.write(name, value)
+    return network
+
+
+def _identity(xp: Any, z: Array) -> Array:
+    return z
+
+
+def _rows(x: Any) -> int:
+    return int(x.shape[0]) if x.ndim else 0
+
+
+def _described(layer: Layer) -> str:
+    arguments = ", ".join(f"{k}={v}" for k, v in layer.config().items() if k not in ("layers", "initializer"))
+    inside = " + ".join(_described(inner) for inner in layer.sublayers())
+    return f"{type(layer).__name__}({arguments}{inside})"

@@ -1,0 +1,176 @@
+"""A stack of layers over one arena: forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from .arena import Arena, Parameter
+from .backend import DTYPES, Array, Backend, resolve
+from .errors import BackendError, ShapeError, lookup, positive_int
+from .layers import Dropout, Layer, Tape, backward, forward, stack
+from .ops import ops_for
+
+
+class Network:
+    """Layers with their parameters on one backend.
+
+    Attributes
+    ----------
+    layers : list of Layer
+    inputs, outputs : int
+        Features that go in and come out.
+    arena : Arena
+    ops : Ops
+    backend : Backend
+    """
+
+    def __init__(self, layers: Sequence[Layer], inputs: int, backend: str = "auto", dtype: str = "float32",
+                 seed: int = 0) -> None:
+        self.layers = stack(layers)
+        self.inputs = positive_int("inputs", inputs)
+        lookup("dtype", dtype, DTYPES)
+        self.dtype = dtype
+        self.seed = positive_int("seed", seed, 0)
+        self.follows_input = backend == "auto"
+        self.backend = resolve("numpy" if self.follows_input else backend)
+        width, declared = self.inputs, dict[str, Parameter]()
+        for name, layer in self.named_layers():
+            declared |= {f"{name}.{key}": p for key, p in layer.parameters(self._width_before(name)).items()}
+        for layer in self.layers:
+            width = layer.outputs(width)
+        self.outputs = width
+        with self.backend.active():
+            self.arena = Arena(declared, self.backend, dtype)
+            self.arena.initialize(self.seed)
+            self._bind()
+
+    # --- structure ---------------------------------------------------------------------------------------------
+
+    def named_layers(self) -> Iterator[tuple[str, Layer]]:
+        """All layers in forward order, those inside others after these, with names such as "0" and "2.0"."""
+        yield from _named(self.layers, "")
+
+    def _width_before(self, name: str) -> int:
+        """Features that go into the layer of this name."""
+        layers, width = self.layers, self.inputs
+        for position in name.split("."):
+            for layer in layers[: int(position)]:
+                width = layer.outputs(width)
+            layers = list(layers[int(position)].sublayers())
+        return width
+
+    def _bind(self) -> None:
+        """Give every layer its views into the arena, and forget workspaces of another place."""
+        self.ops = ops_for(self.backend, self.dtype)
+        self._tapes: dict[tuple[int, ...], Tape] = {}
+        self._tape: Tape | None = None
+        self._step = self.backend.zeros((1,), "int64")  # (1,) number of the training step, on the device
+        for position, (name, layer) in enumerate(self.named_layers()):
+            own = {n.removeprefix(f"{name}."): p for n, p in self.arena.declared.items() if n.rpartition(".")[0] == name}
+            layer.params = {key: self.arena.values(f"{name}.{key}") for key in own}
+            layer.grads = {k: self.arena.view(self.arena.grads, f"{name}.{k}") for k, p in own.items() if p.trained}
+            if isinstance(layer, Dropout):
+                layer._key = (self.seed & 0xFFFFFFFF, position)
+
+    def to(self, backend: str | Backend) -> None:
+        """Move the parameters to another backend, in place; gradients and workspaces are made anew there."""
+        target = resolve(backend) if isinstance(backend, str) else backend
+        if target.name == self.backend.name:
+            return
+        values = self.arena.to_host()
+        with target.active():
+            self.arena, self.backend = Arena(self.arena.declared, target, self.dtype), target
+            self._fill(values)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle and copy: views and workspaces are made anew on the other side."""
+        left_out = ("arena", "ops", "backend", "layers", "_tapes", "_tape", "_step")
+        return {k: v for k, v in vars(self).items() if k not in left_out} | {
+            "layers": stack(self.layers), "declared": self.arena.declared, "values": self.arena.to_host(),
+            "backend": self.backend.name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        declared, values, name = state.pop("declared"), state.pop("values"), state.pop("backend")
+        vars(self).update(state)
+        try:
+            self.backend = resolve(name)
+        except BackendError:  # trained elsewhere: what was learnt is as good on the CPU
+            self.backend = resolve("numpy")
+        with self.backend.active():
+            self.arena = Arena(declared, self.backend, self.dtype)
+            self._fill(values)
+
+    def _fill(self, values: dict[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            self.arena.write(name, value)
+        self._bind()
+
+    @property
+    def params(self) -> dict[str, Array]:
+        """Writable views of the trained parameters by name, such as "0.weight"."""
+        return {n: self.arena.values(n) for n, p in self.arena.declared.items() if p.trained}
+
+    @property
+    def grads(self) -> dict[str, Array]:
+        """Writable views of the gradients of `params`, as the last backward left them."""
+        return {n: self.arena.view(self.arena.grads, n) for n, p in self.arena.declared.items() if p.trained}
+
+    @property
+    def size(self) -> int:
+        """Number of trained parameters."""
+        return sum(p.size for p in self.arena.declared.values() if p.trained)
+
+    def widths(self) -> list[int]:
+        """Features before the first layer and after each."""
+        widths = [self.inputs]
+        for layer in self.layers:
+            widths.append(layer.outputs(widths[-1]))
+        return widths
+
+    # --- the two passes ----------------------------------------------------------------------------------------
+
+    def set_step(self, step: int) -> None:
+        """Tell the layers the number of the training step, on which dropout depends."""
+        self._step[...] = step
+
+    def forward(self, x: Array, train: bool = False) -> Array:
+        """Logits (..., batch, outputs) of x (..., batch, inputs), an array of this backend and dtype.
+
+        With `train`, what backward needs is kept, in memory made once per batch size; the result is valid until the
+        next training pass. Without it, nothing of the network changes.
+        """
+        if x.shape[-1] != self.inputs:
+            raise ShapeError(f"the network takes {self.inputs} features, got an array of shape {tuple(x.shape)}")
+        if not train:
+            return forward(self.ops, self.layers, x, Tape())
+        shape = tuple(x.shape)
+        if shape not in self._tapes:
+            if len(self._tapes) >= 4:  # a full and a last batch are two; nobody needs more at once
+                self._tapes.clear()
+            self._tapes[shape] = Tape(train=True, step=self._step, input_gradient=False)
+        self._tape = self._tapes[shape]
+        return forward(self.ops, self.layers, x, self._tape)
+
+    def backward(self, dz: Array) -> None:
+        """Overwrite every gradient by that of the loss whose gradient at the logits of the last training pass is dz."""
+        if self._tape is None:
+            raise ShapeError("backward needs a forward(x, train=True) before it")
+        backward(self.ops, self.layers, dz, self._tape)
+
+    def trace(self, x: Array) -> list[tuple[str, Array, Array]]:
+        """Name, input and output of every top-level layer for x, without training. Used to explain a run."""
+        rows = []
+        for position, layer in enumerate(self.layers):
+            y = layer.forward(self.ops, x, Tape())
+            rows.append((f"layer {position} ({type(layer).__name__})", x, y))
+            x = y
+        return rows
+
+
+def _named(layers: Sequence[Layer], prefix: str) -> Iterator[tuple[str, Layer]]:
+    for position, layer in enumerate(layers):
+        yield f"{prefix}{position}", layer
+        yield from _named(layer.sublayers(), f"{prefix}{position}.")

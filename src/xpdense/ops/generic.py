@@ -1,0 +1,237 @@
+"""Every numeric step of training, in array-API calls only: the specification of the fused kernels.
+
+Rules. Every op takes `out=`: it may write there, and the caller uses only what is returned. Operands may have
+leading axes: parameters (..., in, out), activations (..., batch, features). An op reads nothing back from the
+device. A subclass overrides an op by the same name and signature.
+
+Arrays that do not fit a cache are worked on in pieces that do: the pieces' temporaries are then cheap, which is
+what makes plain NumPy fast here. A device with its own scheduler wants one piece; `piece` says how large they are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ..backend import Array, Backend
+from .philox import random_words
+
+
+class Ops:
+    """The ops on one backend, in one element type.
+
+    >>> from xpdense.backend import resolve
+    >>> ops = Ops(resolve("numpy"), "float32")
+    >>> float(ops.matmul(ops.xp.ones((1, 2)), ops.xp.ones((2, 1)))[0, 0])
+    2.0
+    """
+
+    name = "generic"
+    piece = 1 << 15  #: elements worked on at a time
+
+    def __init__(self, backend: Backend, dtype: str) -> None:
+        self.backend, self.dtype, self.xp = backend, dtype, backend.xp
+        self._matmul_takes_out = backend.matmul_takes_out
+        if not backend.on_host:
+            self.piece = 1 << 62
+
+    def empty(self, shape: tuple[int, ...]) -> Array:
+        """An array of this element type on this device, not initialised."""
+        return self.backend.empty(shape, self.dtype)
+
+    # --- moving and multiplying --------------------------------------------------------------------------------
+
+    def gather(self, x: Array, rows: Array, out: Array | None = None) -> Array:
+        """x[rows]: (n, ...) and int64 (batch,) -> (batch, ...)."""
+        return self.xp.take(x, rows, axis=0)
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """a @ b: (..., m, k) and (..., k, n) -> (..., m, n). `out` must not overlap a or b."""
+        if out is None:
+            return self.xp.matmul(a, b)
+        if self._matmul_takes_out:
+            return self.xp.matmul(a, b, out=out)
+        out[...] = self.xp.matmul(a, b)
+        return out
+
+    def transpose(self, a: Array) -> Array:
+        """A view with the last two axes exchanged."""
+        return self.xp.matrix_transpose(a)
+
+    def add(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """a + b, of one shape. `out` may be a."""
+        if out is None:
+            return a + b
+        if out is not a:
+            out[...] = a
+        out += b
+        return out
+
+    # --- activations: the activation-derivative path -----------------------------------------------------------
+
+    def activate(self, activation: Any, z: Array, bias: Array | None, out: Array | None = None) -> tuple[Array, Array]:
+        """a = activation(z + bias), and what `activate_backward` needs.
+
+        z (..., batch, features) is overwritten; bias (..., features). Returns (a, saved), both shaped as z.
+        """
+        xp = self.xp
+        if activation.name == "identity":
+            if bias is not None:
+                z += bias[..., None, :]
+            return z, z
+        a = z if activation.saves == "output" else self.empty(z.shape) if out is None else out
+        for rows in self._row_pieces(z):
+            part = z[rows]
+            if bias is not None:
+                part += bias[..., None, :]
+            a[rows] = activation.forward(xp, part)
+        return a, a if activation.saves == "output" else z
+
+    def activate_backward(self, activation: Any, saved: Array, da: Array, out: Array | None = None,
+                          dbias: Array | None = None) -> Array:
+        """dz = da * activation'(saved), and dbias = the column sums of dz.
+
+        da, saved (..., batch, features); dbias (..., features) is overwritten. `out` may be `saved`, not `da`.
+        Returns dz, which is da itself for the identity.
+        """
+        xp = self.xp
+        if activation.name == "identity":
+            if dbias is not None:
+                dbias[...] = xp.sum(da, axis=-2)
+            return da
+        dz = self.empty(da.shape) if out is None else out
+        if dbias is not None:
+            dbias[...] = 0.0
+        for rows in self._row_pieces(da):
+            part = activation.derivative(xp, saved[rows])
+            part *= da[rows]
+            dz[rows] = part
+            if dbias is not None:
+                dbias += xp.sum(part, axis=-2)
+        return dz
+
+    # --- norms and dropout -------------------------------------------------------------------------------------
+
+    def normalize(self, x: Array, gain: Array, bias: Array, axis: int, epsilon: float,
+                  out: Array | None = None) -> tuple[Array, Any]:
+        """gain * (x - mean) / sqrt(variance + epsilon) + bias, over the batch (axis -2) or the features (axis -1).
+
+        x (..., batch, features); gain, bias (..., features). Returns (y, saved); saved is (x_hat, 1 / std, mean,
+        variance), the last three with a 1 on `axis`. The variance is that of the population (1 / n).
+        """
+        xp = self.xp
+        mean = xp.mean(x, axis=axis, keepdims=True)
+        x_hat = x - mean
+        variance = xp.mean(x_hat * x_hat, axis=axis, keepdims=True)
+        rstd = 1.0 / xp.sqrt(variance + epsilon)
+        x_hat *= rstd
+        return x_hat * gain[..., None, :] + bias[..., None, :], (x_hat, rstd, mean, variance)
+
+    def normalize_backward(self, saved: Any, dy: Array, gain: Array, axis: int, dgain: Array, dbias: Array,
+                           out: Array | None = None) -> Array:
+        """dx of `normalize`; writes dgain and dbias (..., features).
+
+        dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std with g = dy * gain, means over `axis`.
+        Source: Ioffe and Szegedy, arXiv:1502.03167; Ba et al., arXiv:1607.06450.
+        """
+        xp = self.xp
+        x_hat, rstd = saved[0], saved[1]
+        dgain[...] = xp.sum(dy * x_hat, axis=-2)
+        dbias[...] = xp.sum(dy, axis=-2)
+        g = dy * gain[..., None, :]
+        projection = xp.mean(g * x_hat, axis=axis, keepdims=True)
+        g -= xp.mean(g, axis=axis, keepdims=True)
+        g -= x_hat * projection
+        g *= rstd
+        return g
+
+    def scale_shift(self, x: Array, mean: Array, variance: Array, gain: Array, bias: Array, epsilon: float,
+                    out: Array | None = None) -> Array:
+        """gain * (x - mean) / sqrt(variance + epsilon) + bias with given statistics, each (..., features)."""
+        scale = gain / self.xp.sqrt(variance + epsilon)
+        return x * scale[..., None, :] + (bias - mean * scale)[..., None, :]
+
+    def dropout(self, x: Array, rate: float, key: tuple[int, int], step: Array, out: Array | None = None) -> Array:
+        """x with each element zeroed with probability `rate` and the others divided by 1 - rate.
+
+        x (..., batch, features); step int64 (1,). Which elements go is a function of key, step and position alone,
+        so that dropout of the gradient, called with the same key and step, is its own backward.
+        Source: Srivastava et al., JMLR 15 (2014), in the inverted form.
+        """
+        xp = self.xp
+        words = random_words(xp, math.prod(x.shape), step, key, self.backend.device)
+        kept = xp.reshape(words >= math.ceil(rate * 2**32), x.shape)
+        return x * (xp.astype(kept, x.dtype) * (1.0 / (1.0 - rate)))
+
+    # --- losses: the loss-gradient path ------------------------------------------------------------------------
+
+    def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None,
+                          dz: Array | None = None) -> tuple[Array, Array]:
+        """The (weighted) mean over the batch of `loss`, and its gradient at the logits z.
+
+        z (..., batch, outputs); target (batch, outputs), or (batch,) class numbers; weight (batch,) or None.
+        Returns (value, dz): value is an array (...) on the device, never read here. A batch whose weights are all
+        zero has value 0 and gradient 0.
+        """
+        xp = self.xp
+        per_row, gradient = loss.value_and_gradient(xp, z, target)  # (..., batch), (..., batch, outputs)
+        if weight is None:
+            rows = z.shape[-2]
+            gradient *= 1.0 / rows
+            return xp.sum(per_row, axis=-1) * (1.0 / rows), gradient
+        total = xp.sum(weight, axis=-1)
+        share = weight / xp.where(total > 0, total, xp.ones_like(total))  # (batch,)
+        gradient *= share[..., None]
+        return xp.sum(per_row * share, axis=-1), gradient
+
+    # --- the optimizer -----------------------------------------------------------------------------------------
+
+    def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
+               decay_size: int) -> None:
+        """One step of the optimizer over the whole arena, in place; clipping and weight decay included.
+
+        params, grads and each of state (..., size). hyper (k,): the learning rate, then the optimizer's own
+        scalars of this step. Weight decay applies to params[..., :decay_size]. grads is left as it was.
+        """
+        xp = self.xp
+        rate = hyper[0]
+        shrink = None
+        if optimizer.clip_norm is not None:
+            norm = xp.sqrt(self._sum_of_squares(grads))  # (..., 1)
+            shrink = xp.minimum(optimizer.clip_norm / (norm + 1e-6), xp.ones_like(norm))
+        size = params.shape[-1]
+        decay_size = size if optimizer.decay_all else decay_size
+        decays = [(0, decay_size, optimizer.weight_decay), (decay_size, size, 0.0)]
+        for start, stop, decay in decays:
+            for i in range(start, stop, self.piece):
+                here = (..., slice(i, min(i + self.piece, stop)))
+                p, g = params[here], grads[here]
+                if shrink is not None:
+                    g = g * shrink
+                if decay and optimizer.decoupled:
+                    p *= 1.0 - rate * decay
+                elif decay:
+                    g = g + decay * p
+                optimizer.rule(xp, p, g, {name: s[here] for name, s in state.items()}, hyper)
+
+    # --- pieces ------------------------------------------------------------------------------------------------
+
+    def _row_pieces(self, a: Array) -> Iterator[Any]:
+        """Indices of blocks of rows (axis -2) of about `piece` elements."""
+        batch = a.shape[-2]
+        rows = max(1, self.piece * batch // max(1, math.prod(a.shape)))
+        if rows >= batch:
+            yield ...
+            return
+        for i in range(0, batch, rows):
+            yield (..., slice(i, min(i + rows, batch)), slice(None))
+
+    def _sum_of_squares(self, a: Array) -> Array:
+        """(..., size) -> (..., 1)."""
+        xp, size = self.xp, a.shape[-1]
+        parts = [a[..., i : min(i + self.piece, size)] for i in range(0, size, self.piece)]
+        total = xp.sum(parts[0] * parts[0], axis=-1, keepdims=True)
+        for part in parts[1:]:
+            total += xp.sum(part * part, axis=-1, keepdims=True)
+        return total

@@ -1,0 +1,271 @@
+"""Optimizers: each is a formula over the whole arena, its state arena-sized buffers.
+
+Weight decay is coupled (added to the gradient) or decoupled (taken from the weights), and leaves biases and norms
+alone unless `decay_all`. Clipping is by the global norm of all gradients, before the decay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .arena import Arena
+from .errors import ParameterError, lookup, real
+from .ops import Ops
+from .schedules import Schedule, as_schedule
+
+Array = Any
+
+
+class Optimizer:
+    """A rule that changes parameters by their gradients; subclass it and write `rule`.
+
+    Parameters
+    ----------
+    learning_rate : float or Schedule
+    weight_decay : float
+        Strength of the decay: of L2 penalty weight_decay / 2 * |w|**2 where coupled; of w -= rate * weight_decay * w
+        where decoupled.
+    decoupled : bool
+        Loshchilov and Hutter, arXiv:1711.05101. Default: False, but True for AdamW and Lion.
+    decay_all : bool
+        Whether biases and norms decay too.
+    clip_norm : float, optional
+        Gradients are scaled down so that the norm of all of them together is at most this.
+
+    Examples
+    --------
+    A user's own: the sign of the gradient.
+
+    >>> import xpdense as xd
+    >>> class SignSGD(xd.Optimizer):
+    ...     def rule(self, xp, p, g, state, hyper):      # 1-D pieces of the arena
+    ...         p -= hyper[0] * xp.sign(g)               # hyper[0] is the learning rate
+    >>> optimizer = SignSGD(0.01, clip_norm=1.0)
+    """
+
+    name = "optimizer"
+    slots: tuple[str, ...] = ()  #: names of the state buffers, which start at zero
+    _decoupled = False
+
+    def __init__(self, learning_rate: float | Schedule = 1e-3, *, weight_decay: float = 0.0,
+                 decoupled: bool | None = None, decay_all: bool = False, clip_norm: float | None = None) -> None:
+        self.learning_rate = as_schedule(learning_rate)
+        self.weight_decay = real("weight_decay", weight_decay, 0.0)
+        self.decoupled = self._decoupled if decoupled is None else bool(decoupled)
+        self.decay_all = bool(decay_all)
+        self.clip_norm = None if clip_norm is None else real("clip_norm", clip_norm, 0.0, open_low=True)
+
+    def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
+        """Change `p` (and `state`) in place; all are equal pieces (..., n) of their buffers.
+
+        hyper[0] is the learning rate; hyper[1:] are this step's `scalars`. `g` must not be written to.
+        """
+        raise NotImplementedError
+
+    def scalars(self, rate: float, step: int) -> tuple[float, ...]:
+        """Numbers that change per step, computed on the host in float64; `step` counts from 1."""
+        return ()
+
+    def begin(self, arena: Arena) -> OptimizerState:
+        """Fresh state for an arena."""
+        self.learning_rate.reset()
+        return OptimizerState(self, arena)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.learning_rate})"
+
+
+class OptimizerState:
+    """What an optimizer remembers of one run: its buffers, and this step's scalars on the device.
+
+    Attributes
+    ----------
+    buffers : dict of arrays (size,), by slot
+    hyper : array (k,)
+        The learning rate and the optimizer's scalars; a device array, so that a recorded step can be replayed.
+    """
+
+    def __init__(self, optimizer: Optimizer, arena: Arena) -> None:
+        self.optimizer, self.arena = optimizer, arena
+        self.buffers = {slot: arena.backend.zeros(arena.params.shape, arena.dtype) for slot in optimizer.slots}
+        self.hyper = arena.backend.zeros((1 + len(optimizer.scalars(1.0, 1)),), arena.dtype)
+
+    def step(self, ops: Ops, step: int, rate: float) -> None:
+        """Change the arena's parameters by its gradients; `step` counts from 0."""
+        values = np.array((rate, *self.optimizer.scalars(rate, step + 1)), dtype=self.arena.dtype)
+        self.hyper[...] = self.arena.backend.from_host(values)
+        ops.update(self.optimizer, self.arena.params, self.arena.grads, self.buffers, self.hyper, self.arena.decay_size)
+
+    def snapshot(self) -> dict[str, Array]:
+        """A copy of the buffers, for `restore`."""
+        return {slot: self.arena.backend.xp.asarray(buffer, copy=True) for slot, buffer in self.buffers.items()}
+
+    def restore(self, saved: dict[str, Array]) -> None:
+        """Put a snapshot's values back, in place."""
+        for slot, buffer in self.buffers.items():
+            buffer[...] = saved[slot]
+
+
+class SGD(Optimizer):
+    """p -= rate * g."""
+
+    name = "sgd"
+
+    def __init__(self, learning_rate: float | Schedule = 1e-2, **common: Any) -> None:
+        super().__init__(learning_rate, **common)
+
+    def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
+        p -= hyper[0] * g
+
+
+class Momentum(Optimizer):
+    """v = momentum * v + g; p -= rate * v (Polyak 1964, in PyTorch's form)."""
+
+    name = "momentum"
+    slots = ("velocity",)
+
+    def __init__(self, learning_rate: float | Schedule = 1e-2, *, momentum: float = 0.9, **common: Any) -> None:
+        super().__init__(learning_rate, **common)
+        self.momentum = real("momentum", momentum, 0.0, 1.0, open_high=True)
+
+    def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
+        v = state["velocity"]
+        v *= self.momentum
+        v += g
+        p -= hyper[0] * v
+
+
+class Nesterov(Momentum):
+    """v = momentum * v + g; p -= rate * (g + momentum * v) (Sutskever et al., ICML 2013)."""
+
+    name = "nesterov"
+
+    def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
+        v = state["velocity"]
+        v *= self.momentum
+        v += g
+        p -= hyper[0] * (g + self.momentum * v)
+
+
+class RMSprop(Optimizer):
+    """s = decay * s + (1 - decay) g**2; p -= rate * g / (sqrt(s) + epsilon) (Tieleman and Hinton 2012)."""
+
+    name = "rmsprop"
+    slots = ("square",)
+
+    def __init__(self, learning_rate: float | Schedule = 1e-3, *, decay: float = 0.99, epsilon: float = 1e-8,
+                 **common: Any) -> None:
+        super().__init__(learning_rate, **common)
+        self.decay, self.epsilon = real("decay", decay, 0.0, 1.0, open_high=True), real("epsilon", epsilon, 0.0)
+
+    def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
+        s = state["square"]
+        s *= self.decay
+        s += (1.0 - self.decay) * g * g
+        denominator = xp.sqrt(s)
+        denominator += self.epsilon
+        p -= hyper[0] * g / denominator
+
+
+class Adagrad(Optimizer):
+    """s += g**2; p -= rate * g / (sqrt(s) + epsilon) (Duchi et al., JMLR 12, 2011)."""
+
+    name = "adagrad"
+    slots = ("square",)
+
+    def __init__(self, learning_rate: float | Schedule = 1e-2, *, epsilon: float = 1e-10, **common: Any) -> None:
+        super().__init__(learning_rate, **common)
+        self.epsilon = real("epsilon", epsilon, 0.0)
+
+    def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
+        s = state["square"]
+        s += g * g
+        denominator = xp.sqrt(s)
+        denominator += self.epsilon
+        p -= hyper[0] * g / denominator
+
+
+class Adam(Optimizer):
+    """m, v = running means of g and g**2; p -= rate * m_hat / (sqrt(v_hat) + epsilon) (Kingma and Ba, arXiv:1412.6980)."""
+
+    name = "adam"
+    slots = ("mean", "square")
+
+    def __init__(self, learning_rate: float | Schedule = 1e-3, *, beta1: float = 0.9, beta2: float = 0.999,
+                 epsilon: float = 1e-8, **common: Any) -> None:
+        super().__init__(learning_rate, **common)
+        self.beta1 = real("beta1", beta1, 0.0, 1.0, open_high=True)
+        self.beta2 = real("beta2", beta2, 0.0, 1.0, open_high=True)
+        self.epsilon = real("epsilon", epsilon, 0.0)
+
+    def scalars(self, rate: float, step: int) -> tuple[float, ...]:
+        return rate / (1.0 - self.beta1**step), 1.0 / math.sqrt(1.0 - self.beta2**step)
+
+    def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
+        m, v = state["mean"], state["square"]
+        m *= self.beta1
+        part = (1.0 - self.beta1) * g
+        m += part
+        v *= self.beta2
+        part = g * g
+        part *= 1.0 - self.beta2
+        v += part
+        denominator = xp.sqrt(v)
+        denominator *= hyper[2]
+        denominator += self.epsilon
+        part = m / denominator
+        part *= hyper[1]
+        p -= part
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay, 0.01 unless said otherwise (Loshchilov and Hutter, arXiv:1711.05101)."""
+
+    name = "adamw"
+    _decoupled = True
+
+    def __init__(self, learning_rate: float | Schedule = 1e-3, *, weight_decay: float = 1e-2, **others: Any) -> None:
+        super().__init__(learning_rate, weight_decay=weight_decay, **others)
+
+
+class Lion(Optimizer):
+    """p -= rate * sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g (Chen et al., arXiv:2302.06675)."""
+
+    name = "lion"
+    slots = ("mean",)
+    _decoupled = True
+
+    def __init__(self, learning_rate: float | Schedule = 1e-4, *, beta1: float = 0.9, beta2: float = 0.99,
+                 **common: Any) -> None:
+        super().__init__(learning_rate, **common)
+        self.beta1 = real("beta1", beta1, 0.0, 1.0, open_high=True)
+        self.beta2 = real("beta2", beta2, 0.0, 1.0, open_high=True)
+
+    def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
+        m = state["mean"]
+        p -= hyper[0] * xp.sign(self.beta1 * m + (1.0 - self.beta1) * g)
+        m *= self.beta2
+        m += (1.0 - self.beta2) * g
+
+
+#: Every optimizer by name.
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    cls.name: cls for cls in (SGD, Momentum, Nesterov, RMSprop, Adagrad, Adam, AdamW, Lion)
+}
+
+
+def as_optimizer(value: str | Optimizer, **arguments: Any) -> Optimizer:
+    """An Optimizer from its name (with arguments for it), or from itself.
+
+    >>> as_optimizer("adam", learning_rate=0.01)
+    Adam(Constant(learning_rate=0.01))
+    """
+    if isinstance(value, Optimizer):
+        return value
+    if isinstance(value, Mapping) or (isinstance(value, type) and issubclass(value, Optimizer)):
+        raise ParameterError(f"pass an instance of the optimizer, such as Adam(1e-3), got {value!r}")
+    return lookup("optimizer", value, OPTIMIZERS)(**arguments)

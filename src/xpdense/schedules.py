@@ -1,0 +1,226 @@
+"""Learning rates as functions of the step.
+
+A schedule is called with the number of steps already made (from 0) and the number that the whole run will make,
+and returns the next step's learning rate. Whatever is given in fractions is a fraction of the run.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from .errors import ParameterError, positive_int, real
+
+
+class Schedule:
+    """A learning rate that changes; subclass it and write `__call__(step, total)`.
+
+    Examples
+    --------
+    >>> class Linear(Schedule):
+    ...     "Falls from `rate` to nothing in a straight line."
+    ...     def __init__(self, rate): self.rate = rate
+    ...     def __call__(self, step, total): return self.rate * (1 - step / total)
+    >>> Linear(0.1)(50, 100)
+    0.05
+    """
+
+    def __call__(self, step: int, total: int) -> float:
+        raise NotImplementedError
+
+    def observe(self, loss: float) -> None:
+        """Called after each epoch with the validation loss, or the training loss where there is no validation."""
+
+    def reset(self) -> None:
+        """Called when a training begins."""
+
+
+def _rate(value: object) -> float:
+    return real("learning_rate", value, 0.0, open_low=True)
+
+
+@dataclass
+class Constant(Schedule):
+    """The same rate at every step.
+
+    >>> Constant(0.1)(5, 10)
+    0.1
+    """
+
+    learning_rate: float
+
+    def __post_init__(self) -> None:
+        self.learning_rate = _rate(self.learning_rate)
+
+    def __call__(self, step: int, total: int) -> float:
+        return self.learning_rate
+
+
+@dataclass
+class Step(Schedule):
+    """Multiplied by `factor` after every `every` steps.
+
+    >>> Step(1.0, every=10, factor=0.1)(25, 100)
+    0.01...
+    """
+
+    learning_rate: float
+    every: int
+    factor: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.learning_rate, self.every = _rate(self.learning_rate), positive_int("every", self.every)
+        self.factor = real("factor", self.factor, 0.0, open_low=True)
+
+    def __call__(self, step: int, total: int) -> float:
+        return self.learning_rate * self.factor ** (step // self.every)
+
+
+@dataclass
+class Exponential(Schedule):
+    """`learning_rate * decay ** step`.
+
+    >>> Exponential(1.0, decay=0.5)(3, 10)
+    0.125
+    """
+
+    learning_rate: float
+    decay: float
+
+    def __post_init__(self) -> None:
+        self.learning_rate = _rate(self.learning_rate)
+        self.decay = real("decay", self.decay, 0.0, open_low=True)
+
+    def __call__(self, step: int, total: int) -> float:
+        return self.learning_rate * self.decay**step
+
+
+@dataclass
+class InverseScaling(Schedule):
+    """`learning_rate / (step + 1) ** power`, as scikit-learn's "invscaling".
+
+    >>> InverseScaling(1.0)(3, 10)
+    0.5
+    """
+
+    learning_rate: float
+    power: float = 0.5
+
+    def __post_init__(self) -> None:
+        self.learning_rate, self.power = _rate(self.learning_rate), real("power", self.power, 0.0)
+
+    def __call__(self, step: int, total: int) -> float:
+        return self.learning_rate / (step + 1) ** self.power
+
+
+@dataclass
+class Cosine(Schedule):
+    """A linear rise over the first `warmup` of the run, then half a cosine down to `final * learning_rate`.
+
+    Source: Loshchilov and Hutter, arXiv:1608.03983, without restarts.
+
+    >>> schedule = Cosine(1.0, warmup=0.1)
+    >>> schedule(4, 100), schedule(10, 100), round(schedule(55, 100), 6)
+    (0.5, 1.0, 0.5)
+    """
+
+    learning_rate: float
+    warmup: float = 0.05
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.learning_rate = _rate(self.learning_rate)
+        self.warmup, self.final = real("warmup", self.warmup, 0.0, 1.0, open_high=True), real("final", self.final, 0.0, 1.0)
+
+    def __call__(self, step: int, total: int) -> float:
+        rising = round(self.warmup * total)
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        progress = min(1.0, (step - rising) / max(1, total - rising))
+        return self.learning_rate * (self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * progress)))
+
+
+@dataclass
+class OneCycle(Schedule):
+    """Half a cosine up to `learning_rate` over the first `rise` of the run, then half a cosine down.
+
+    It begins at `learning_rate / start` and ends at `learning_rate / (start * end)`.
+    Source: Smith and Topin, arXiv:1708.07120, in PyTorch's two-phase form.
+
+    >>> OneCycle(1.0, rise=0.3)(29, 100)
+    1.0
+    """
+
+    learning_rate: float
+    rise: float = 0.3
+    start: float = 25.0
+    end: float = 1e4
+
+    def __post_init__(self) -> None:
+        self.learning_rate = _rate(self.learning_rate)
+        self.rise = real("rise", self.rise, 0.0, 1.0, open_low=True, open_high=True)
+        self.start, self.end = real("start", self.start, 1.0), real("end", self.end, 1.0)
+
+    def __call__(self, step: int, total: int) -> float:
+        peak = self.rise * total - 1.0
+        low, high = self.learning_rate / self.start, self.learning_rate
+        if step <= peak:
+            begin, end, progress = low, high, step / peak
+        else:
+            begin, end, progress = high, low / self.end, min(1.0, (step - peak) / max(1.0, total - 1.0 - peak))
+        return end + 0.5 * (begin - end) * (1.0 + math.cos(math.pi * progress))
+
+
+@dataclass
+class ReduceOnPlateau(Schedule):
+    """Multiplied by `factor` when the observed loss has not fallen by `tolerance` for `patience` epochs.
+
+    The one schedule that depends on more than the step: it observes the validation loss after each epoch (the
+    training loss where there is no validation), and begins anew with each training.
+
+    >>> schedule = ReduceOnPlateau(1.0, factor=0.5, patience=1)
+    >>> for loss in (1.0, 1.0, 1.0): schedule.observe(loss)
+    >>> schedule(0, 1)
+    0.5
+    """
+
+    learning_rate: float
+    factor: float = 0.1
+    patience: int = 5
+    tolerance: float = 1e-4
+    minimum: float = 0.0
+    current: float = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.learning_rate = _rate(self.learning_rate)
+        self.factor = real("factor", self.factor, 0.0, 1.0, open_low=True, open_high=True)
+        self.patience, self.tolerance = positive_int("patience", self.patience, 0), real("tolerance", self.tolerance, 0.0)
+        self.minimum = real("minimum", self.minimum, 0.0)
+        self.reset()
+
+    def reset(self) -> None:
+        self.current, self._best, self._waited = self.learning_rate, math.inf, 0
+
+    def __call__(self, step: int, total: int) -> float:
+        return self.current
+
+    def observe(self, loss: float) -> None:
+        if loss < self._best - self.tolerance:
+            self._best, self._waited = loss, 0
+            return
+        self._waited += 1
+        if self._waited > self.patience:
+            self.current, self._waited = max(self.current * self.factor, self.minimum), 0
+
+
+def as_schedule(value: float | Schedule) -> Schedule:
+    """A Schedule from a number or from itself.
+
+    >>> as_schedule(0.1)
+    Constant(learning_rate=0.1)
+    """
+    if isinstance(value, Schedule):
+        return value
+    if callable(value):
+        raise ParameterError("a learning rate must be a number or a Schedule; subclass xpdense.Schedule")
+    return Constant(_rate(value))

@@ -1,0 +1,223 @@
+"""Training, top to bottom: one step, then the loop around it. The one place to read first."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .backend import Array
+from .callbacks import Callback, Run
+from .comm import Solo
+from .data.arrays import Batches, Rows
+from .errors import LayerExtremes, NonFiniteLossError
+from .history import History
+from .layers import Tape, forward
+from .losses import Loss
+from .metrics import Metric
+from .network import Network
+from .optimizers import Optimizer, OptimizerState
+
+_BURST = 32  # steps between two looks at the losses on a device, and between two snapshots
+
+
+def train_step(network: Network, loss: Loss, optimizer: OptimizerState, batch: Rows, step: int, rate: float,
+               comm: Solo, watch: Callable[[Array], None] | None = None) -> Array:
+    """Forward, loss, backward, update: one step on one batch.
+
+    Parameters
+    ----------
+    batch : Rows
+        x (batch, inputs), y (batch, outputs) or (batch,), weight (batch,) or None.
+    step : int
+        Number of the step, from 0.
+    rate : float
+        The learning rate.
+    watch : callable, optional
+        Called with the loss before anything is changed by it.
+
+    Returns
+    -------
+    The batch's mean loss, a scalar on the device.
+    """
+    network.set_step(step)
+    z = network.forward(batch.x, train=True)  # (batch, outputs)
+    value, dz = loss(network.ops, z, batch.y, batch.weight)  # scalar on the device, (batch, outputs)
+    if watch is not None:
+        watch(value)
+    network.backward(dz)  # overwrites arena.grads
+    comm.mean_(network.arena.grads)
+    optimizer.step(network.ops, step, rate)  # one op over the arena
+    return value
+
+
+def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, optimizer: Optimizer, epochs: int,
+          batches: Batches, metrics: Sequence[Metric], callbacks: Sequence[Callback], comm: Solo) -> History:
+    """The loop: epochs of steps, a row of the history after each. Everything is checked and in place already."""
+    run = Run(network, History(), epochs, len(batches), validation is not None)
+    prefix = "" if validation is None else "validation_"
+    run.metrics = {prefix + metric.name: metric.greater_is_better for metric in metrics}
+    state = optimizer.begin(network.arena)
+    total = epochs * len(batches)
+    stepping = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]
+    begun: list[Callback] = []
+    try:
+        for callback in callbacks:
+            callback.on_train_begin(run)
+            begun.append(callback)
+        for run.epoch in range(epochs):
+            start = time.perf_counter()
+            order = batches.epoch(run.epoch)
+            epoch = _Epoch(network, loss, optimizer, state, rows, order, run, total, comm)
+            mean, rate = epoch.train(stepping)
+            seconds = time.perf_counter() - start
+            values = {"loss": mean}
+            if validation is not None:
+                values["validation_loss"] = 0.0  # keeps the order of the columns
+            if validation is not None or metrics:
+                measured = evaluate(network, rows if validation is None else validation, loss, metrics)
+                values |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
+            run.history.append(**values, learning_rate=rate, seconds=seconds, rows_per_second=rows.count / seconds)
+            optimizer.learning_rate.observe(values.get("validation_loss", mean))
+            for callback in callbacks:
+                callback.on_epoch_end(run)
+            if run.stop:
+                break
+    finally:
+        for callback in begun:
+            callback.on_train_end(run)
+    return run.history
+
+
+class _Epoch:
+    """The steps of one epoch, with a look at the losses: at each where that is free, else after a burst.
+
+    A burst that holds a loss that is not finite is made again from the snapshot at its start, looking at each loss:
+    steps are deterministic, so the same step fails, now with everything still there to explain it.
+    """
+
+    def __init__(self, network: Network, loss: Loss, optimizer: Optimizer, state: OptimizerState, rows: Rows,
+                 order: list[np.ndarray], run: Run, total: int, comm: Solo) -> None:
+        self.network, self.loss, self.optimizer, self.state = network, loss, optimizer, state
+        self.rows, self.order, self.run, self.total, self.comm = rows, order, run, total, comm
+        self.first = run.epoch * len(order)  # number of the epoch's first step
+        backend = network.backend
+        self.losses = backend.zeros((len(order),), network.dtype)  # (steps,)
+        self.weights = np.array([len(batch) for batch in order], dtype=np.float64)
+        if rows.weight is not None:
+            weight = np.asarray(backend.to_host(rows.weight), np.float64)
+            self.weights = np.array([weight[batch].sum() for batch in order])
+        flat = backend.from_host(np.concatenate(order))
+        ends = np.cumsum([len(batch) for batch in order])
+        self.batches = [flat[end - len(batch) : end] for end, batch in zip(ends, order, strict=True)]
+
+    def train(self, stepping: Iterable[Callback]) -> tuple[float, float]:
+        """The epoch's mean loss and its last learning rate."""
+        backend, run, rate = self.network.backend, self.run, 0.0
+        look = backend.on_host
+        for begin in range(0, len(self.order), _BURST):
+            end = min(begin + _BURST, len(self.order))
+            good = self.network.arena.snapshot(), self.state.snapshot()
+            for i in range(begin, end):
+                rate = self._step(i, begin, good, look)
+                run.step = self.first + i
+                for callback in stepping:
+                    callback.on_step_end(run)
+            if not look and not np.isfinite(backend.to_host(self.losses[begin:end])).all():
+                self._restore(good)
+                for i in range(begin, end):
+                    self._step(i, begin, good, look=True)
+        self._check_weights(good, begin)
+        losses = np.asarray(backend.to_host(self.losses), np.float64)
+        return float(np.sum(losses * self.weights) / np.sum(self.weights)), rate
+
+    def _step(self, i: int, begin: int, good: Any, look: bool) -> float:
+        step = self.first + i
+        rate = self.optimizer.learning_rate(step, self.total)
+        batch = self.rows.take(self.network.ops, self.batches[i])
+
+        def watch(value: Array) -> None:
+            if not math.isfinite(float(value)):
+                self._fail(float(value), batch, step, begin, good)
+
+        self.losses[i] = train_step(self.network, self.loss, self.state, batch, step, rate, self.comm,
+                                    watch if look else None)
+        return rate
+
+    def _restore(self, good: Any) -> None:
+        self.network.arena.restore(good[0])
+        self.state.restore(good[1])
+
+    def _check_weights(self, good: Any, begin: int) -> None:
+        """The last update of an epoch may be what breaks the weights: no later loss would show it in time."""
+        xp, params = self.network.backend.xp, self.network.arena.params
+        if not bool(xp.all(xp.isfinite(params))):
+            batch = self.rows.take(self.network.ops, self.batches[-1])
+            self._fail(math.nan, batch, self.first + len(self.order), begin, good)
+
+    def _fail(self, value: float, batch: Rows, step: int, begin: int, good: Any) -> None:
+        """Explain the batch whose loss was not finite, put good weights back, and raise."""
+        layers, layer = explain(self.network, batch.x)
+        self._restore(good)
+        raise NonFiniteLossError(
+            step, self.run.epoch, value, layer, self.first + begin,
+            largest_weight=_largest(row.weights for row in layers),
+            largest_gradient=_largest(row.gradients for row in layers),
+            largest_input=layers[0].inputs, layers=layers,
+        )
+
+
+def explain(network: Network, x: Array) -> tuple[list[LayerExtremes], str]:
+    """Largest absolute values around each layer for a batch, and the first layer whose output is not finite."""
+    backend, rows, culprit = network.backend, [], "the loss"
+
+    def largest(arrays: Iterable[Array]) -> float:
+        return _largest(float(np.max(np.abs(backend.to_host(a)), initial=0.0)) for a in arrays)
+
+    with np.errstate(all="ignore"):
+        for position, (name, x_in, y) in enumerate(network.trace(x)):
+            inside = [layer for key, layer in network.named_layers() if key.partition(".")[0] == str(position)]
+            weights = largest(p for layer in inside for p in layer.params.values())
+            gradients = largest(g for layer in inside for g in layer.grads.values())
+            rows.append(LayerExtremes(name, largest([x_in]), largest([y]), weights, gradients))
+            if culprit == "the loss" and not math.isfinite(rows[-1].outputs):
+                culprit = name
+    return rows, culprit
+
+
+def _largest(values: Iterable[float]) -> float:
+    """The largest, or NaN where there is one among them."""
+    held = list(values)
+    return math.nan if any(math.isnan(v) for v in held) else max(held, default=0.0)
+
+
+# --- without training ------------------------------------------------------------------------------------------
+
+def batch_rows(network: Network) -> int:
+    """Rows that are worked on at once outside training: as many as keep the widest layer near 2**21 elements."""
+    return max(1, 2**21 // max(network.widths()))
+
+
+def logits(network: Network, x: Array) -> Array:
+    """The network's logits (n, outputs) of x (n, inputs), in batches of bounded memory."""
+    n, rows = int(x.shape[0]), batch_rows(network)
+    out, tape = network.ops.empty((n, network.outputs)), Tape()
+    for i in range(0, n, rows):
+        out[i : i + rows, :] = forward(network.ops, network.layers, x[i : i + rows, :], tape)
+    return out
+
+
+def evaluate(network: Network, rows: Rows, loss: Loss, metrics: Sequence[Metric]) -> dict[str, float]:
+    """Mean loss over rows, weighted where they have weights, and the metrics."""
+    z = logits(network, rows.x)
+    value, _ = loss(network.ops, z, rows.y, rows.weight)
+    values = {"loss": float(value)}
+    if metrics:
+        to_host, xp = network.backend.to_host, network.ops.xp
+        target, prediction = to_host(rows.y), to_host(loss.link(xp, z))
+        weight = None if rows.weight is None else to_host(rows.weight)
+        values |= {metric.name: metric(loss, target, prediction, weight) for metric in metrics}
+    return values
