@@ -154,9 +154,10 @@ class DenseNetwork(Network):
         place = source or resolve("numpy")
         link = self.loss.link if self.loss else _identity
         with self.backend.active(), np.errstate(all="ignore"):
-            parts, rows = [], training.batch_rows(self)
-            for i in range(0, max(1, _rows(x)), rows):
-                part = features(x[i : i + rows, ...] if x.ndim else x, self.inputs, self.dtype, self.backend)
+            parts, n, rows = [], int(x.shape[0]) if x.ndim else 0, training.batch_rows(self)
+            for i in range(0, max(1, n), rows):
+                part = x if n <= rows else x[i : min(i + rows, n), ...]
+                part = features(part, self.inputs, self.dtype, self.backend)
                 parts.append(moved(link(self.ops.xp, training.logits(self, part)), self.backend, place))
             return parts[0] if len(parts) == 1 else place.xp.concat(parts, axis=0)
 
@@ -257,10 +258,6 @@ def load(path: str | Path, *, backend: str = "auto", custom: Mapping[str, Any] |
 
 def _identity(xp: Any, z: Array) -> Array:
     return z
-
-
-def _rows(x: Any) -> int:
-    return int(x.shape[0]) if x.ndim else 0
 
 
 def _described(layer: Layer) -> str:

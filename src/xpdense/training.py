@@ -206,7 +206,8 @@ def logits(network: Network, x: Array) -> Array:
     n, rows = int(x.shape[0]), batch_rows(network)
     out, tape = network.ops.empty((n, network.outputs)), Tape()
     for i in range(0, n, rows):
-        out[i : i + rows, :] = forward(network.ops, network.layers, x[i : i + rows, :], tape)
+        end = min(i + rows, n)
+        out[i:end, :] = forward(network.ops, network.layers, x[i:end, :], tape)
     return out
 
 
