@@ -179,10 +179,13 @@ def _gelu() -> Activation:
     def cdf(xp: Any, z: Array) -> Array:
         return 0.5 * (1.0 + erf(xp, z * math.sqrt(0.5)))
 
+    def density(xp: Any, z: Array) -> Array:
+        return xp.exp(-0.5 * xp.clip(z, -40.0, 40.0) ** 2) / math.sqrt(2.0 * math.pi)
+
     return Activation(
         "gelu",  # z * Phi(z), Hendrycks and Gimpel, arXiv:1606.08415
         forward=lambda xp, z: z * cdf(xp, z),
-        derivative=lambda xp, z: cdf(xp, z) + z * xp.exp(-0.5 * xp.clip(z, -40.0, 40.0) ** 2) / math.sqrt(2.0 * math.pi),
+        derivative=lambda xp, z: cdf(xp, z) + z * density(xp, z),
         initializer="he_normal",
     )
 

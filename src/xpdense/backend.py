@@ -7,6 +7,7 @@ they are asked for by name, or when an array of theirs is handed in, and never o
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -56,9 +57,15 @@ class Backend:
         return getattr(self.xp, name)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """An array that is not initialised; in NumPy it starts at a cache line, which malloc does not promise."""
+        if self.kind == "numpy":
+            return _aligned(np.empty, shape, dtype)
         return self.xp.empty(shape, dtype=self.dtype(dtype), device=self.device)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """An array of zeros, aligned as `empty`."""
+        if self.kind == "numpy":
+            return _aligned(np.zeros, shape, dtype)
         return self.xp.zeros(shape, dtype=self.dtype(dtype), device=self.device)
 
     def from_host(self, values: np.ndarray) -> Array:
@@ -117,6 +124,13 @@ class Backend:
 
     def __reduce__(self) -> tuple[Any, ...]:  # namespaces are modules, which do not pickle
         return resolve, (self.name,)
+
+
+def _aligned(make: Callable[..., np.ndarray], shape: tuple[int, ...], dtype: str) -> np.ndarray:
+    size, line = math.prod(shape) * np.dtype(dtype).itemsize, 64
+    raw = make(size + line, np.uint8)
+    start = -raw.ctypes.data % line
+    return raw[start : start + size].view(dtype).reshape(shape)
 
 
 # --- by name ---------------------------------------------------------------------------------------------------
@@ -214,7 +228,7 @@ def resolve(name: str) -> Backend:
 
 # --- by array --------------------------------------------------------------------------------------------------
 
-def backend_of(array: object) -> Backend | None:
+def backend_of(array: Any) -> Backend | None:
     """The backend whose array this is; None for lists, frames and everything else that NumPy would convert.
 
     >>> backend_of(np.zeros(3)).name
@@ -230,19 +244,19 @@ def backend_of(array: object) -> Backend | None:
     if array_api_compat.is_numpy_array(array):
         return _numpy("")
     if array_api_compat.is_torch_array(array):
-        return _torch(str(array.device))  # type: ignore[attr-defined]
+        return _torch(str(array.device))
     if array_api_compat.is_cupy_array(array):
-        return _cupy(str(array.device.id))  # type: ignore[attr-defined]
+        return _cupy(str(array.device.id))
     if array_api_compat.is_jax_array(array):
         return _jax("")
     if not hasattr(array, "__array_namespace__"):
         return None
     xp = array.__array_namespace__()
     if xp.__name__.startswith("array_api_strict"):
-        device = str(array_api_compat.device(array)).split("'")[1]  # type: ignore[arg-type]
+        device = str(array_api_compat.device(array)).split("'")[1]
         return _array_api_strict("" if device == "CPU_DEVICE" else device)
     _refuse_immutable(xp)
-    return Backend(xp.__name__, xp.__name__, xp, array_api_compat.device(array))  # type: ignore[arg-type]
+    return Backend(xp.__name__, xp.__name__, xp, array_api_compat.device(array))
 
 
 def _refuse_immutable(xp: Any) -> None:
@@ -310,7 +324,8 @@ def devices(kind: str) -> list[tuple[Backend, str]]:
     if kind == "cupy":
         first = _cupy("0")
         runtime = first.xp.cuda.runtime
-        return [(_cupy(str(i)), runtime.getDeviceProperties(i)["name"].decode()) for i in range(runtime.getDeviceCount())]
+        names = [runtime.getDeviceProperties(i)["name"].decode() for i in range(runtime.getDeviceCount())]
+        return [(_cupy(str(i)), name) for i, name in enumerate(names)]
     here = [(_MAKERS[kind](""), "CPU")]
     if kind == "torch":
         cuda = import_module("torch").cuda

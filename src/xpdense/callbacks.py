@@ -92,7 +92,8 @@ class EarlyStopping(Callback):
         self._name = self.monitor or ("validation_loss" if run.has_validation else "loss")
         lookup("quantity to monitor", self._name, dict.fromkeys(known))
         self._sign = -1.0 if run.metrics.get(self._name, False) else 1.0
-        self.best, self.best_epoch, self._weights = math.inf * self._sign, -1, None
+        self.best, self.best_epoch = math.inf * self._sign, -1
+        self._weights: Any = None
 
     def on_epoch_end(self, run: Run) -> None:
         value = run.history[self._name][-1]
@@ -130,9 +131,9 @@ class ProgressBar(Callback):
 
 def as_callbacks(values: Any, progress: bool) -> list[Callback]:
     """The callbacks of a training, the bar with them if asked for."""
-    values = list(values) if isinstance(values, (list, tuple)) else [values]
-    for value in values:
+    given: list[Callback] = list(values) if isinstance(values, (list, tuple)) else [values]
+    for value in given:
         if not isinstance(value, Callback):
             hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
             raise ParameterError(f"a callback must be a Callback, got {value!r}{hint}")
-    return values + ([ProgressBar()] if progress else [])
+    return given + ([ProgressBar()] if progress else [])

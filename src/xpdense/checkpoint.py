@@ -89,8 +89,8 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise ModelFileError(f"{folder / _INDEX} is not an xpdense model")
     if not isinstance(index.get("version"), int) or index["version"] > VERSION:
-        raise ModelFileError(f"{folder} was written by a newer xpdense (format {index.get('version')}, this one reads up "
-                             f"to {VERSION}): pip install --upgrade xpdense")
+        raise ModelFileError(f"{folder} was written by a newer xpdense (format {index.get('version')}, this one reads "
+                             f"up to {VERSION}): pip install --upgrade xpdense")
     name = index.get("weights")
     if not isinstance(name, str) or not _WEIGHTS.fullmatch(name):
         raise ModelFileError(f"{folder / _INDEX} names no file of weights: {name!r}")

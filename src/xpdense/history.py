@@ -65,4 +65,7 @@ class History(Mapping[str, list[float]]):
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw loss and metrics over the epochs; write the picture to `path`, or return the matplotlib Figure."""
-        return require("xpdense.plots", "plots", "History.plot").plot_history(self, path)
+        require("matplotlib", "plots", "History.plot")
+        from .plots import plot_history
+
+        return plot_history(self, path)

@@ -36,6 +36,9 @@ class Tape:
     A layer may put whatever it wants to remember on it as attributes.
     """
 
+    x: Array
+    saved: Any
+
     def __init__(self, train: bool = False, step: Array | None = None, input_gradient: bool = True) -> None:
         self.train, self.step, self.input_gradient = train, step, input_gradient
         self.children: list[Tape] = []
@@ -351,7 +354,8 @@ def from_config(config: Mapping[str, Any], custom: Mapping[str, Any]) -> Layer:
     Dropout(rate=0.2)
     """
     arguments = dict(config)
-    cls = lookup("layer", arguments.pop("type", None), LAYERS | {k: v for k, v in custom.items() if isinstance(v, type)})
+    classes = LAYERS | {name: cls for name, cls in custom.items() if isinstance(cls, type)}
+    cls = lookup("layer", arguments.pop("type", None), classes)
     if cls is Residual:
         return Residual([from_config(inner, custom) for inner in arguments["layers"]])
     name = arguments.get("activation")

@@ -73,7 +73,8 @@ class Loss:
         if target.shape != z.shape[-2:] and not (self.labels and target.shape == z.shape[-2:-1]):
             raise ShapeError(f"{self.name}: targets of shape {tuple(target.shape)} do not match logits of shape "
                              f"{tuple(z.shape)}; a target must not be broadcast")
-        return ops.loss_and_gradient(self, z, target, weight, dz)
+        value, dz = ops.loss_and_gradient(self, z, target, weight, dz)
+        return value, dz
 
     def __repr__(self) -> str:
         arguments = ", ".join(f"{k}={v!r}" for k, v in self.config().items() if k != "name")
@@ -144,7 +145,7 @@ class SoftmaxCrossEntropy(Loss):
                              "is always 1. For two classes use 2 outputs, or binary_cross_entropy with 1")
         if y.ndim == 2 and y.shape[1] == outputs:
             if bool(xp.any(y < 0)):
-                raise TargetError(f"softmax_cross_entropy needs targets that are not negative, got {float(xp.min(y)):g}")
+                raise TargetError(f"{self.name} needs targets that are not negative, got {float(xp.min(y)):g}")
             if bool(xp.any(xp.max(y, axis=-1) <= 0)):
                 raise TargetError("softmax_cross_entropy needs a class in every row of the targets; one has only zeros")
             return y

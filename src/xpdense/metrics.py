@@ -41,6 +41,7 @@ class Metric:
             return float(self.function(target, prediction))
         arguments: dict[str, Any] = {"sample_weight": weight}
         classes = prediction.shape[1]
+        prediction = np.asarray(prediction, np.float64)
         if self.takes == "values":
             truth, estimate = target, prediction
         else:
@@ -63,19 +64,18 @@ class Metric:
                     estimate = estimate / estimate.sum(axis=1, keepdims=True)  # to the rounding of float64
         function = getattr(require("sklearn.metrics", "sklearn", f"the metric {self.name!r}"), self.function)
         try:
-            return float(function(truth, np.asarray(estimate, np.float64) if self.takes != "labels" else estimate,
-                                  **arguments))
+            return float(function(truth, estimate, **arguments))
         except ValueError as error:
             raise TargetError(f"{self.name} cannot be computed of these targets: {error}") from error
 
 
 def _classes(loss: Loss, values: np.ndarray) -> np.ndarray:
-    """Class numbers (n,) from probabilities or one-hot targets; 0 or 1 by column (n, k) where there are several labels."""
+    """Class numbers (n,) from probabilities or one-hot targets; 0 or 1 by column (n, k) where there are several."""
     if values.ndim == 1:
         return values
     if isinstance(loss, SoftmaxCrossEntropy):
-        return np.argmax(values, axis=1)
-    labels = (values >= 0.5).astype(np.int64)
+        return np.asarray(np.argmax(values, axis=1))
+    labels: np.ndarray = (values >= 0.5).astype(np.int64)
     return labels[:, 0] if values.shape[1] == 1 else labels
 
 

@@ -126,8 +126,8 @@ class DenseNetwork(Network):
                 if len(validation) not in (2, 3):
                     raise ParameterError(f"validation must be a fraction, (x, y) or (x, y, sample_weight), got a "
                                          f"{type(validation).__name__} of {len(validation)}")
-                held_out = prepared(*validation[:2], validation[2] if len(validation) == 3 else None, self, chosen,
-                                    "validation ")
+                xv, yv, *wv = validation
+                held_out = prepared(xv, yv, wv[0] if wv else None, self, chosen, "validation ")
             elif validation is not None:
                 kept, out = (self.backend.from_host(part) for part in split(rows.count, validation, self.seed))
                 rows, held_out = rows.take(self.ops, kept), rows.take(self.ops, out)

@@ -69,9 +69,8 @@ class Network:
         self._tape: Tape | None = None
         self._step = self.backend.zeros((1,), "int64")  # (1,) number of the training step, on the device
         for position, (name, layer) in enumerate(self.named_layers()):
-            own = {n.removeprefix(f"{name}."): p for n, p in self.arena.declared.items() if n.rpartition(".")[0] == name}
-            layer.params = {key: self.arena.values(f"{name}.{key}") for key in own}
-            layer.grads = {k: self.arena.view(self.arena.grads, f"{name}.{k}") for k, p in own.items() if p.trained}
+            layer.params = _own(name, {n: self.arena.values(n) for n in self.arena.declared})
+            layer.grads = _own(name, self.grads)
             if isinstance(layer, Dropout):
                 layer._key = (self.seed & 0xFFFFFFFF, position)
 
@@ -168,6 +167,11 @@ class Network:
             rows.append((f"layer {position} ({type(layer).__name__})", x, y))
             x = y
         return rows
+
+
+def _own(layer: str, arrays: dict[str, Array]) -> dict[str, Array]:
+    """Those arrays that belong to the layer of this name, by their own names."""
+    return {n.rpartition(".")[2]: array for n, array in arrays.items() if n.rpartition(".")[0] == layer}
 
 
 def _named(layers: Sequence[Layer], prefix: str) -> Iterator[tuple[str, Layer]]:

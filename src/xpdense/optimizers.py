@@ -190,7 +190,11 @@ class Adagrad(Optimizer):
 
 
 class Adam(Optimizer):
-    """m, v = running means of g and g**2; p -= rate * m_hat / (sqrt(v_hat) + epsilon) (Kingma and Ba, arXiv:1412.6980)."""
+    """p -= rate * m_hat / (sqrt(v_hat) + epsilon) with running means of g and g**2 (Kingma and Ba, arXiv:1412.6980).
+
+    The buffers hold m / (1 - beta1) and v / (1 - beta2), which saves three passes over the arena: m = beta1 m + g,
+    v = beta2 v + g**2, and what is left out goes, with the bias corrections, into two scalars.
+    """
 
     name = "adam"
     slots = ("mean", "square")
@@ -203,23 +207,20 @@ class Adam(Optimizer):
         self.epsilon = real("epsilon", epsilon, 0.0)
 
     def scalars(self, rate: float, step: int) -> tuple[float, ...]:
-        return rate / (1.0 - self.beta1**step), 1.0 / math.sqrt(1.0 - self.beta2**step)
+        root = math.sqrt((1.0 - self.beta2**step) / (1.0 - self.beta2))
+        return rate * (1.0 - self.beta1) / (1.0 - self.beta1**step) * root, self.epsilon * root
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         m, v = state["mean"], state["square"]
         m *= self.beta1
-        part = (1.0 - self.beta1) * g
-        m += part
+        m += g
         v *= self.beta2
-        part = g * g
-        part *= 1.0 - self.beta2
-        v += part
-        denominator = xp.sqrt(v)
-        denominator *= hyper[2]
-        denominator += self.epsilon
-        part = m / denominator
-        part *= hyper[1]
-        p -= part
+        v += g * g
+        change = xp.sqrt(v)
+        change += hyper[2]
+        change = m / change
+        change *= hyper[1]
+        p -= change
 
 
 class AdamW(Adam):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .history import History
-
 _NO_CURVE = ("learning_rate", "seconds", "rows_per_second")
 
 
-def plot_history(history: History, path: str | Path | None = None) -> Any:
+def plot_history(history: Mapping[str, Sequence[float]], path: str | Path | None = None) -> Any:
     """Loss and metrics over the epochs, each with its validation curve in the same panel.
 
     Returns the Figure; writes it to `path` where one is given.

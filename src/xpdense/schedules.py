@@ -73,7 +73,7 @@ class Step(Schedule):
         self.factor = real("factor", self.factor, 0.0, open_low=True)
 
     def __call__(self, step: int, total: int) -> float:
-        return self.learning_rate * self.factor ** (step // self.every)
+        return float(self.learning_rate * self.factor ** (step // self.every))
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Exponential(Schedule):
         self.decay = real("decay", self.decay, 0.0, open_low=True)
 
     def __call__(self, step: int, total: int) -> float:
-        return self.learning_rate * self.decay**step
+        return float(self.learning_rate * self.decay**step)
 
 
 @dataclass
@@ -110,7 +110,7 @@ class InverseScaling(Schedule):
         self.learning_rate, self.power = _rate(self.learning_rate), real("power", self.power, 0.0)
 
     def __call__(self, step: int, total: int) -> float:
-        return self.learning_rate / (step + 1) ** self.power
+        return float(self.learning_rate / (step + 1) ** self.power)
 
 
 @dataclass
@@ -130,7 +130,8 @@ class Cosine(Schedule):
 
     def __post_init__(self) -> None:
         self.learning_rate = _rate(self.learning_rate)
-        self.warmup, self.final = real("warmup", self.warmup, 0.0, 1.0, open_high=True), real("final", self.final, 0.0, 1.0)
+        self.warmup = real("warmup", self.warmup, 0.0, 1.0, open_high=True)
+        self.final = real("final", self.final, 0.0, 1.0)
 
     def __call__(self, step: int, total: int) -> float:
         rising = round(self.warmup * total)
@@ -194,7 +195,8 @@ class ReduceOnPlateau(Schedule):
     def __post_init__(self) -> None:
         self.learning_rate = _rate(self.learning_rate)
         self.factor = real("factor", self.factor, 0.0, 1.0, open_low=True, open_high=True)
-        self.patience, self.tolerance = positive_int("patience", self.patience, 0), real("tolerance", self.tolerance, 0.0)
+        self.patience = positive_int("patience", self.patience, 0)
+        self.tolerance = real("tolerance", self.tolerance, 0.0)
         self.minimum = real("minimum", self.minimum, 0.0)
         self.reset()
 

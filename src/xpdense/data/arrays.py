@@ -33,8 +33,8 @@ def as_array(values: Any, what: str) -> tuple[Array, Backend]:
     xp = backend.xp
     if backend.kind == "numpy" and values.dtype.kind not in "biuf":
         kind = {"O": "objects", "U": "text", "S": "text", "c": "complex numbers", "M": "dates"}.get(values.dtype.kind)
-        raise ArrayTypeError(f"{what} holds {kind or values.dtype} (dtype {values.dtype}), and a network needs real numbers; "
-                             f"encode categories as numbers first (`xpdense train` does that for tables)")
+        raise ArrayTypeError(f"{what} holds {kind or 'no numbers'} (dtype {values.dtype}), and a network needs real "
+                             f"numbers; encode categories as numbers first (`xpdense train` does that for tables)")
     if not xp.isdtype(values.dtype, ("bool", "integral", "real floating")):
         raise ArrayTypeError(f"{what} has dtype {values.dtype}, and a network needs real numbers")
     return values, backend
@@ -70,8 +70,8 @@ def features(x: Any, inputs: int, dtype: str, target: Backend, what: str = "x") 
     """
     x, backend = as_array(x, what)
     if x.ndim != 2:
-        raise ShapeError(f"{what} must be (rows, features), got shape {tuple(x.shape)}"
-                         + ("; use x.reshape(-1, 1) for one feature, x.reshape(1, -1) for one row" if x.ndim == 1 else ""))
+        hint = "; use x.reshape(-1, 1) for one feature, x.reshape(1, -1) for one row" if x.ndim == 1 else ""
+        raise ShapeError(f"{what} must be (rows, features), got shape {tuple(x.shape)}{hint}")
     if x.shape[0] == 0:
         raise DataError(f"{what} is empty: shape {tuple(x.shape)}")
     if x.shape[1] != inputs:
@@ -137,7 +137,8 @@ def prepared(x: Any, y: Any, sample_weight: Any, network: Any, loss: Any, what: 
     place, dtype = network.backend, network.dtype
     x = features(x, network.inputs, dtype, place, f"{what}x")
     n = int(x.shape[0])
-    return Rows(x, targets(y, loss, network.outputs, n, dtype, place, f"{what}y"), weights(sample_weight, n, dtype, place))
+    y = targets(y, loss, network.outputs, n, dtype, place, f"{what}y")
+    return Rows(x, y, weights(sample_weight, n, dtype, place))
 
 
 def split(rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

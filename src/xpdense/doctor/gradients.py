@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import backend_of, host, resolve
+from ..backend import host
 from ..data.arrays import prepared
 from ..errors import ParameterError, ShapeError, positive_int
 from ..layers import Layer
@@ -66,11 +66,11 @@ class GradientReport:
 
     def __str__(self) -> str:
         width = max(len(t.name) for t in self.tensors)
-        lines = [f"{'tensor':{width}}  rel. error   cosine  norm ratio  probes  kinks"]
-        for t in self.tensors:
-            lines.append(f"{t.name:{width}}  {t.relative_error:10.2e}  {t.cosine:7.4f}  {t.norm_ratio:10.4g}  "
-                         f"{t.probes:6d}  {t.kinks:5d}  {'ok' if t.ok else 'WRONG'}")
-        return "\n".join(lines)
+        head = f"{'tensor':{width}}  rel. error   cosine  norm ratio  probes  kinks"
+        return "\n".join([head, *(
+            f"{t.name:{width}}  {t.relative_error:10.2e}  {t.cosine:7.4f}  {t.norm_ratio:10.4g}  "
+            f"{t.probes:6d}  {t.kinks:5d}  {'ok' if t.ok else 'WRONG'}" for t in self.tensors
+        )])
 
 
 def check_gradients(loss: Callable[[dict[str, np.ndarray]], float], params: Mapping[str, Any], grads: Mapping[str, Any],

@@ -38,7 +38,8 @@ def backends() -> list[BackendInfo]:
             rows.append(BackendInfo(kind, False, "", "", "", install))
             continue
         try:
-            rows += [BackendInfo(b.name, True, version(kind), place, ops_class(b).name, "") for b, place in devices(kind)]
+            here = devices(kind)
+            rows += [BackendInfo(b.name, True, version(kind), place, ops_class(b).name, "") for b, place in here]
         except BackendError as error:
             rows.append(BackendInfo(kind, False, version(kind), "", "", str(error)))
     return rows

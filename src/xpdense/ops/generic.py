@@ -28,7 +28,7 @@ class Ops:
     """
 
     name = "generic"
-    piece = 1 << 15  #: elements worked on at a time
+    piece = 1 << 16  #: elements worked on at a time
 
     def __init__(self, backend: Backend, dtype: str) -> None:
         self.backend, self.dtype, self.xp = backend, dtype, backend.xp
@@ -80,8 +80,16 @@ class Ops:
             if bias is not None:
                 z += bias[..., None, :]
             return z, z
-        a = z if activation.saves == "output" else self.empty(z.shape) if out is None else out
-        for rows in self._row_pieces(z):
+        pieces = list(self._row_pieces(z))
+        if len(pieces) == 1:
+            if bias is not None:
+                z += bias[..., None, :]
+            a = activation.forward(xp, z)
+            return a, a if activation.saves == "output" else z
+        a = z
+        if activation.saves == "input":
+            a = self.empty(z.shape) if out is None else out
+        for rows in pieces:
             part = z[rows]
             if bias is not None:
                 part += bias[..., None, :]
@@ -100,10 +108,17 @@ class Ops:
             if dbias is not None:
                 dbias[...] = xp.sum(da, axis=-2)
             return da
+        pieces = list(self._row_pieces(da))
+        if len(pieces) == 1:
+            dz = activation.derivative(xp, saved)
+            dz *= da
+            if dbias is not None:
+                dbias[...] = xp.sum(dz, axis=-2)
+            return dz
         dz = self.empty(da.shape) if out is None else out
         if dbias is not None:
             dbias[...] = 0.0
-        for rows in self._row_pieces(da):
+        for rows in pieces:
             part = activation.derivative(xp, saved[rows])
             part *= da[rows]
             dz[rows] = part

@@ -1,0 +1,48 @@
+"""What the tests share: the matrix of backends, and the golden file.
+
+A test that takes `backend` runs on each of BACKENDS. "array_api_strict:device1" is the strict namespace's second
+device: an array that strayed from the host is an error there, as it would be on a GPU. CuPy joins where it is
+installed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xpdense.backend import Backend, installed, resolve
+from xpdense.errors import BackendError
+from xpdense.ops import Ops, ops_for
+
+BACKENDS = ["numpy", "array_api_strict:device1", "torch", *(["cupy"] if installed("cupy") else [])]
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    """A backend's name, as a user writes it; where it is not here, the skip says why."""
+    try:
+        resolve(request.param)
+    except BackendError as error:
+        pytest.skip(str(error))
+    return request.param
+
+
+@pytest.fixture
+def place(backend: str) -> Backend:
+    """The backend itself."""
+    return resolve(backend)
+
+
+@pytest.fixture
+def ops(place: Backend) -> Ops:
+    """The backend's ops in float64."""
+    return ops_for(place, "float64")
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, Any]:
+    """What tests/golden/make_golden.py wrote: the numbers of an independent implementation."""
+    return json.loads((Path(__file__).parent / "golden" / "golden.json").read_text())
