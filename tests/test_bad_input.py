@@ -593,7 +593,9 @@ def test_the_same_calls_with_good_input_do_change_something(shelf: Path, tmp_pat
     classify()(situation)
     regress()(situation)
     (classifier, regressor), files = situation.state()
-    assert classifier != before[0][0] and regressor != before[0][1] and files == before[1]
+    assert classifier != before[0][0]
+    assert regressor != before[0][1]
+    assert files == before[1]
     situation.regressor.save(tmp_path / "model")
     assert xd.load(tmp_path / "model").size == situation.regressor.size
     assert xd.load(shelf / "good").size == 3 * 4 + 4 + 4 + 1

@@ -43,7 +43,8 @@ def assert_same(one: xd.DenseNetwork, other: xd.DenseNetwork) -> None:
     """Everything that a model is made of."""
     assert bits(one) == bits(other)
     assert (repr(one.layers), one.inputs, one.dtype, one.seed) == (repr(other.layers), other.inputs, other.dtype, other.seed)
-    assert repr(one.loss) == repr(other.loss) and one.extra == other.extra
+    assert repr(one.loss) == repr(other.loss)
+    assert one.extra == other.extra
     assert np.asarray(one.predict(X)).tobytes() == np.asarray(other.predict(X)).tobytes()
 
 
@@ -155,7 +156,8 @@ def test_an_untrained_network_comes_back_without_a_loss(tmp_path: Path) -> None:
 def test_running_statistics_are_saved(tmp_path: Path) -> None:
     net = trained(xd.BatchNorm())
     mean = net.arena.to_host()["0.running_mean"]
-    assert np.all(mean != 0) and np.all(net.arena.to_host()["0.running_variance"] != 1)
+    assert np.all(mean != 0)
+    assert np.all(net.arena.to_host()["0.running_variance"] != 1)
     net.save(tmp_path / "model")
     np.testing.assert_array_equal(xd.load(tmp_path / "model").arena.to_host()["0.running_mean"], mean)
 
@@ -178,13 +180,14 @@ def test_the_users_own_come_back_through_custom(tmp_path: Path) -> None:
     again = xd.load(tmp_path / "model", custom={"Scale": Scale, "square": SQUARE, "power": Power})
     assert_same(net, again)
     assert again.arena.to_host()["0.seen"] == 60
-    assert isinstance(again.loss, Power) and again.loss.exponent == 6
+    assert isinstance(again.loss, Power)
+    assert again.loss.exponent == 6
 
 
 def test_a_users_activation_with_parameters_comes_back_through_custom(tmp_path: Path) -> None:
     net = trained(xd.Dense(4, make_steep(3.0)))
     net.save(tmp_path / "model")
-    assert_same(net, xd.load(tmp_path / "model", custom={"steep": make_steep}))
+    assert_same(net, xd.load(tmp_path / "model", custom={"steep": make_steep(3.0)}))
 
 
 def test_a_users_initializer_does_not_keep_a_model_from_loading(tmp_path: Path) -> None:
@@ -256,9 +259,9 @@ _CALLS = {"os.fsync": (os, "fsync"), "os.replace": (os, "replace"), "os.fdopen":
 
 
 @pytest.mark.parametrize("call", _CALLS)
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), Killed()], ids=["fails", "killed"])
+@pytest.mark.parametrize("killed", [False, True], ids=["fails", "killed"])
 @pytest.mark.parametrize("there", ["a model", "nothing"])
-def test_a_save_that_fails_anywhere_leaves_the_old_or_the_new_model(call: str, error: BaseException, there: str,
+def test_a_save_that_fails_anywhere_leaves_the_old_or_the_new_model(call: str, killed: bool, there: str,
                                                                     tmp_path: Path) -> None:
     old, new = trained(seed=1), trained(xd.Dense(4), seed=2)
     place, name = _CALLS[call]
@@ -273,8 +276,8 @@ def test_a_save_that_fails_anywhere_leaves_the_old_or_the_new_model(call: str, e
             nonlocal made, dead
             made += 1
             if made == k + 1:
-                dead = isinstance(error, Killed)
-                raise error
+                dead = killed
+                raise Killed if killed else OSError(28, "No space left on device")
             return original(*arguments, **options)
 
         def clean_up(*arguments: Any, **options: Any) -> None:  # a dead process does not
@@ -291,8 +294,7 @@ def test_a_save_that_fails_anywhere_leaves_the_old_or_the_new_model(call: str, e
             except (OutputError, Killed) as raised:
                 failures += 1
                 complete = False
-                assert isinstance(raised, Killed if isinstance(error, Killed) else OutputError)
-                assert isinstance(raised, Killed) or "No space left on device" in str(raised)
+                assert killed or (isinstance(raised, OutputError) and "No space left on device" in str(raised))
         if there == "nothing" and not complete and not (folder / "model.json").exists():
             with pytest.raises(xd.ModelFileError, match=r"model\.json"):
                 xd.load(folder)
@@ -373,22 +375,17 @@ def test_a_pickle_from_a_device_that_is_not_here_opens_on_the_cpu(monkeypatch: p
     assert_same(net, again)
 
 
-def test_loading_never_imports_pickle_and_runs_no_code(tmp_path: Path) -> None:
-    """NumPy imports pickle by itself: what may not happen is that anything of it is called, or code evaluated."""
+def test_loading_needs_no_pickle_and_runs_no_code(tmp_path: Path) -> None:
     trained(xd.BatchNorm(), xd.Dense(4, leaky_relu(0.2))).save(tmp_path / "model")
     script = f"""
 import sys
-import numpy, xpdense
+import numpy  # which imports pickle for itself
+sys.modules["pickle"] = sys.modules["_pickle"] = None
+import xpdense
 seen = set()
 sys.addaudithook(lambda event, arguments: seen.add(event))
-net = xpdense.load({str(tmp_path / "model")!r})
-assert "pickle.find_class" not in seen, seen
-assert not seen & {{"os.system", "subprocess.Popen", "marshal.loads_"}}, seen
-print(net.size)
+print(xpdense.load({str(tmp_path / "model")!r}).size)
+assert not seen & {{"pickle.find_class", "os.system", "subprocess.Popen", "ctypes.dlopen"}}, seen
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "32\n"
-    source = Path(xd.__file__).parent
-    for module in ("checkpoint.py", "model.py"):
-        text = (source / module).read_text()
-        assert "import pickle" not in text and "eval(" not in text and "exec(" not in text
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("32\n", "")

@@ -48,45 +48,68 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if TYPE_CHECKING:
-    from . import activations, data, initializers
-    from .activations import Activation
-    from .arena import Parameter
-    from .callbacks import Callback, EarlyStopping, ProgressBar
-    from .doctor.gradients import GradientReport, check_gradients, check_network
-    from .errors import (
-        ArrayTypeError,
-        BackendError,
-        DataError,
-        FileFormatError,
-        MemoryLimitError,
-        MissingDependencyError,
-        ModelFileError,
-        NonFiniteDataError,
-        NonFiniteLossError,
-        NotFittedError,
-        OutputError,
-        ParameterError,
-        ShapeError,
-        TargetError,
-        UnknownNameError,
-        XpdenseError,
-    )
-    from .history import History
-    from .initializers import Initializer
-    from .layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
-    from .losses import (
-        AbsoluteError,
-        BinaryCrossEntropy,
-        Huber,
-        Loss,
-        Poisson,
-        Quantile,
-        SoftmaxCrossEntropy,
-        SquaredError,
-    )
-    from .metrics import Metric
-    from .model import DenseNetwork, load
-    from .ops import backends
-    from .optimizers import SGD, Adagrad, Adam, AdamW, Lion, Momentum, Nesterov, Optimizer, RMSprop
-    from .schedules import Constant, Cosine, Exponential, InverseScaling, OneCycle, ReduceOnPlateau, Schedule, Step
+if TYPE_CHECKING:  # the same, for type checkers and editors
+    from . import activations as activations
+    from . import data as data
+    from . import initializers as initializers
+    from .activations import Activation as Activation
+    from .arena import Parameter as Parameter
+    from .callbacks import Callback as Callback
+    from .callbacks import EarlyStopping as EarlyStopping
+    from .callbacks import ProgressBar as ProgressBar
+    from .doctor.gradients import GradientReport as GradientReport
+    from .doctor.gradients import check_gradients as check_gradients
+    from .doctor.gradients import check_network as check_network
+    from .errors import ArrayTypeError as ArrayTypeError
+    from .errors import BackendError as BackendError
+    from .errors import DataError as DataError
+    from .errors import FileFormatError as FileFormatError
+    from .errors import MemoryLimitError as MemoryLimitError
+    from .errors import MissingDependencyError as MissingDependencyError
+    from .errors import ModelFileError as ModelFileError
+    from .errors import NonFiniteDataError as NonFiniteDataError
+    from .errors import NonFiniteLossError as NonFiniteLossError
+    from .errors import NotFittedError as NotFittedError
+    from .errors import OutputError as OutputError
+    from .errors import ParameterError as ParameterError
+    from .errors import ShapeError as ShapeError
+    from .errors import TargetError as TargetError
+    from .errors import UnknownNameError as UnknownNameError
+    from .errors import XpdenseError as XpdenseError
+    from .history import History as History
+    from .initializers import Initializer as Initializer
+    from .layers import BatchNorm as BatchNorm
+    from .layers import Dense as Dense
+    from .layers import Dropout as Dropout
+    from .layers import Layer as Layer
+    from .layers import LayerNorm as LayerNorm
+    from .layers import Residual as Residual
+    from .losses import AbsoluteError as AbsoluteError
+    from .losses import BinaryCrossEntropy as BinaryCrossEntropy
+    from .losses import Huber as Huber
+    from .losses import Loss as Loss
+    from .losses import Poisson as Poisson
+    from .losses import Quantile as Quantile
+    from .losses import SoftmaxCrossEntropy as SoftmaxCrossEntropy
+    from .losses import SquaredError as SquaredError
+    from .metrics import Metric as Metric
+    from .model import DenseNetwork as DenseNetwork
+    from .model import load as load
+    from .ops import backends as backends
+    from .optimizers import Adagrad as Adagrad
+    from .optimizers import Adam as Adam
+    from .optimizers import AdamW as AdamW
+    from .optimizers import Lion as Lion
+    from .optimizers import Momentum as Momentum
+    from .optimizers import Nesterov as Nesterov
+    from .optimizers import Optimizer as Optimizer
+    from .optimizers import RMSprop as RMSprop
+    from .optimizers import SGD as SGD
+    from .schedules import Constant as Constant
+    from .schedules import Cosine as Cosine
+    from .schedules import Exponential as Exponential
+    from .schedules import InverseScaling as InverseScaling
+    from .schedules import OneCycle as OneCycle
+    from .schedules import ReduceOnPlateau as ReduceOnPlateau
+    from .schedules import Schedule as Schedule
+    from .schedules import Step as Step

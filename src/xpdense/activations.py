@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import ParameterError, lookup, real
+from .errors import ParameterError, lookup, made, real
 
 Array = Any
 
@@ -58,7 +58,7 @@ class Activation:
         return {"name": self.name, **self.config} if self.config else self.name
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # the formulas of the registered ones do not pickle
-        if self.config or ACTIVATIONS.get(self.name) is self:
+        if self.forward.__module__ == __name__:
             return as_activation, (self.spec(),)
         return super().__reduce_ex__(protocol)
 
@@ -261,7 +261,5 @@ def as_activation(value: str | Mapping[str, Any] | Activation) -> Activation:
     if isinstance(value, Activation):
         return value
     if isinstance(value, Mapping):
-        config = dict(value)
-        name = config.pop("name", None)
-        return lookup("activation", name, _WITH_PARAMETERS)(**config)
+        return made("activation", _WITH_PARAMETERS, value)
     return lookup("activation", value, ACTIVATIONS)

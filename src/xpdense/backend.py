@@ -80,11 +80,19 @@ class Backend:
         """An array of this backend as a NumPy array (waits for the device)."""
         if self.kind == "torch":
             array = array.detach().cpu()
+            if array.dtype == self.xp.bfloat16:  # which NumPy does not have
+                array = array.float()
         elif self.kind == "cupy":
             array = array.get()
         elif self.kind != "numpy":
             array = _to_cpu(array)
         return np.asarray(array)
+
+    def adopted(self, array: Array) -> Array:
+        """An array that a user handed in as numbers alone: no autograd history, no subclass of its own."""
+        if self.kind == "torch":
+            return array.detach()
+        return np.asarray(array) if self.kind == "numpy" else array
 
     def active(self) -> contextlib.AbstractContextManager[Any]:
         """A context in which this backend's device is the current one (only CuPy has such a thing)."""
@@ -154,6 +162,8 @@ def _torch(device: str) -> Backend:
     torch = _import("torch", "torch")
     try:
         place = torch.device(device or "cpu")
+        if place.type == "meta":
+            raise RuntimeError("it holds no numbers")
         if place.type == "cuda" and place.index is None and torch.cuda.is_available():
             place = torch.device("cuda", torch.cuda.current_device())
         torch.empty(0, device=place)
@@ -244,6 +254,8 @@ def backend_of(array: Any) -> Backend | None:
     if array_api_compat.is_numpy_array(array):
         return _numpy("")
     if array_api_compat.is_torch_array(array):
+        if "sparse" in str(array.layout):
+            raise ArrayTypeError("the tensor is sparse: pass x.to_dense()")
         return _torch(str(array.device))
     if array_api_compat.is_cupy_array(array):
         return _cupy(str(array.device.id))

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import ParameterError, lookup, positive_int, real
+from .errors import ParameterError, boolean, lookup, positive_int, real
 from .history import History
 from .network import Network
 
@@ -85,7 +85,7 @@ class EarlyStopping(Callback):
     def __init__(self, monitor: str | None = None, *, patience: int = 10, tolerance: float = 0.0,
                  restore_best: bool = True) -> None:
         self.monitor, self.patience = monitor, positive_int("patience", patience)
-        self.tolerance, self.restore_best = real("tolerance", tolerance, 0.0), bool(restore_best)
+        self.tolerance, self.restore_best = real("tolerance", tolerance, 0.0), boolean("restore_best", restore_best)
 
     def on_train_begin(self, run: Run) -> None:
         known = ["loss", *(["validation_loss"] if run.has_validation else []), *run.metrics]
@@ -97,7 +97,8 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, run: Run) -> None:
         value = run.history[self._name][-1]
-        if self.best_epoch < 0 or self._sign * value < self._sign * self.best - self.tolerance:
+        better = self._sign * value < self._sign * self.best - self.tolerance  # never so of NaN
+        if better or (self.best_epoch < 0 and not math.isnan(value)):
             self.best, self.best_epoch = value, run.epoch
             if self.restore_best:
                 self._weights = run.network.arena.snapshot()
@@ -136,4 +137,4 @@ def as_callbacks(values: Any, progress: bool) -> list[Callback]:
         if not isinstance(value, Callback):
             hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
             raise ParameterError(f"a callback must be a Callback, got {value!r}{hint}")
-    return given + ([ProgressBar()] if progress else [])
+    return given + ([ProgressBar()] if boolean("progress", progress) else [])

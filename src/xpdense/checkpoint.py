@@ -50,20 +50,22 @@ def write(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, n
         body = json.dumps(config, allow_nan=False)  # before anything is touched
     except (TypeError, ValueError) as error:
         raise OutputError(f"the model cannot be saved: its configuration does not fit JSON: {error}") from error
-    strangers = [p.name for p in folder.iterdir() if not _ours(p.name)] if folder.is_dir() else []
-    if strangers:
-        raise OutputError(f"{folder} holds other files ({strangers[0]}); a model gets a folder of its own")
     check_writable(folder)
     data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
     weights = f"weights-{digest[:16]}.safetensors"
     index = {"format": FORMAT, "version": VERSION, "weights": weights, "sha256": digest, "model": json.loads(body)}
     try:
+        strangers = [p.name for p in folder.iterdir() if not _ours(p.name)]
+        if strangers:
+            raise OutputError(f"{folder} holds other files ({strangers[0]}); a model gets a folder of its own")
         _replace(folder / weights, data)
         _replace(folder / _INDEX, json.dumps(index, indent=1).encode())
-        for old in folder.iterdir():
-            if _WEIGHTS.fullmatch(old.name) and old.name != weights:
+        for old in folder.iterdir():  # an earlier model's, and what a save left that did not come to its end
+            if _ours(old.name) and old.name not in (weights, _INDEX):
                 old.unlink()
+    except OutputError:
+        raise
     except OSError as error:
         raise OutputError(f"cannot write the model to {folder}: {error.strerror or error}") from error
 
@@ -84,7 +86,7 @@ def read(folder: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         index = json.loads((folder / _INDEX).read_text())
     except FileNotFoundError:
         raise ModelFileError(f"{folder} is not a model folder: it has no {_INDEX}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelFileError(f"{folder / _INDEX} cannot be read: {error}") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise ModelFileError(f"{folder / _INDEX} is not an xpdense model")

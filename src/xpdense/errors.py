@@ -23,7 +23,9 @@ Every one is an XpdenseError and also what Python's users expect to catch.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
@@ -169,6 +171,22 @@ def lookup(kind: str, name: object, known: Mapping[str, T]) -> T:
     return known[name]
 
 
+def made(kind: str, known: Mapping[str, Callable[..., T]], config: Mapping[str, Any]) -> T:
+    """What `known[config["name"]]` makes of the other entries of `config`, or a ParameterError.
+
+    >>> made("number", {"square": lambda x: x * x}, {"name": "square", "x": 3})
+    9
+    """
+    arguments = dict(config)
+    maker = lookup(kind, arguments.pop("name", None), known)
+    accepted = inspect.signature(maker).parameters
+    for name in arguments:
+        if name not in accepted:
+            raise ParameterError(f"the {kind} {config['name']!r} has no parameter {name!r}; "
+                                 f"it has: {', '.join(accepted) or 'none'}")
+    return maker(**arguments)
+
+
 def require(module: str, extra: str, purpose: str) -> ModuleType:
     """Import an optional module, or say which extra brings it.
 
@@ -190,12 +208,26 @@ def positive_int(name: str, value: object, minimum: int = 1) -> int:
     >>> positive_int("epochs", 3)
     3
     """
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise ParameterError(f"{name} must be a whole number, got {value!r}")
-    number = value.__index__()
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise ParameterError(f"{name} must be a whole number, got {value!r}") from None
     if number < minimum:
         raise ParameterError(f"{name} must be at least {minimum}, got {number}")
-    return int(number)
+    return number
+
+
+def boolean(name: str, value: object) -> bool:
+    """`value`, which must be True or False, or a ParameterError.
+
+    >>> boolean("bias", True)
+    True
+    """
+    if value is not True and value is not False:
+        raise ParameterError(f"{name} must be True or False, got {value!r}")
+    return value
 
 
 def real(name: str, value: object, low: float = float("-inf"), high: float = float("inf"),
@@ -209,7 +241,7 @@ def real(name: str, value: object, low: float = float("-inf"), high: float = flo
         if isinstance(value, (str, bytes, bool)):
             raise TypeError
         number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ParameterError(f"{name} must be a number, got {value!r}") from None
     above = number > low if open_low else number >= low
     below = number < high if open_high else number <= high

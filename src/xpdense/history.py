@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import require
+from .errors import OutputError, require
 
 
 class History(Mapping[str, list[float]]):
@@ -58,10 +58,13 @@ class History(Mapping[str, list[float]]):
 
     def to_csv(self, path: str | Path) -> None:
         """Write a CSV file: a column "epoch", from 1, then one per name."""
-        with open(path, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["epoch", *self._columns])
-            writer.writerows([i, *row] for i, row in enumerate(zip(*self._columns.values(), strict=True), 1))
+        try:
+            with open(path, "w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(["epoch", *self._columns])
+                writer.writerows([i, *row] for i, row in enumerate(zip(*self._columns.values(), strict=True), 1))
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw loss and metrics over the epochs; write the picture to `path`, or return the matplotlib Figure."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import lookup, real
+from .errors import lookup, made, real
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
@@ -31,7 +31,7 @@ class Initializer:
         return {"name": self.name, **self.config} if self.config else self.name
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # the registered ones hold functions that do not pickle
-        if self.config or INITIALIZERS.get(self.name) is self:
+        if self.draw.__module__ == __name__:
             return as_initializer, (self.spec(),)
         return super().__reduce_ex__(protocol)
 
@@ -99,7 +99,5 @@ def as_initializer(value: str | Mapping[str, Any] | Initializer) -> Initializer:
     if isinstance(value, Initializer):
         return value
     if isinstance(value, Mapping):
-        config = dict(value)
-        name = config.pop("name", None)
-        return lookup("initializer", name, _WITH_PARAMETERS)(**config)
+        return made("initializer", _WITH_PARAMETERS, value)
     return lookup("initializer", value, INITIALIZERS)

@@ -11,11 +11,11 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .activations import ACTIVATIONS, Activation, as_activation
+from .activations import Activation, as_activation
 from .arena import Parameter
 from .backend import Array
-from .errors import ParameterError, ShapeError, lookup, positive_int, real
-from .initializers import Initializer, as_initializer
+from .errors import ParameterError, ShapeError, boolean, lookup, positive_int, real
+from .initializers import INITIALIZERS, Initializer, as_initializer
 from .ops import Ops
 
 
@@ -138,8 +138,8 @@ class Dense(Layer):
                  initializer: str | Mapping[str, Any] | Initializer | None = None, bias: bool = True) -> None:
         self.units = positive_int("units", units)
         self._activation = as_activation(activation)
-        self._initializer = as_initializer(initializer or self._activation.initializer)
-        self.bias = bool(bias)
+        self._initializer = as_initializer(self._activation.initializer if initializer is None else initializer)
+        self.bias = boolean("bias", bias)
 
     def parameters(self, inputs: int) -> dict[str, Parameter]:
         weight = {"weight": Parameter((inputs, self.units), self._initializer, decay=True)}
@@ -358,7 +358,21 @@ def from_config(config: Mapping[str, Any], custom: Mapping[str, Any]) -> Layer:
     cls = lookup("layer", arguments.pop("type", None), classes)
     if cls is Residual:
         return Residual([from_config(inner, custom) for inner in arguments["layers"]])
-    name = arguments.get("activation")
-    if isinstance(name, str) and name not in ACTIVATIONS and isinstance(custom.get(name), Activation):
-        arguments["activation"] = custom[name]
+    if cls is Dense:
+        for role in ("activation", "initializer"):
+            arguments[role] = _users_own(arguments[role], custom)
+        if _name(arguments["initializer"]) not in INITIALIZERS:  # its values are saved: how they were drawn is history
+            arguments["initializer"] = Initializer(_name(arguments["initializer"]), INITIALIZERS["zeros"].draw)
     return cls(**arguments)
+
+
+def _name(spec: Any) -> str:
+    return str(spec["name"] if isinstance(spec, Mapping) else getattr(spec, "name", spec))
+
+
+def _users_own(spec: Any, custom: Mapping[str, Any]) -> Any:
+    """What `custom` holds under the name of a saved activation or initializer, or makes of its configuration."""
+    own = custom.get(_name(spec), spec)
+    if own is spec or isinstance(own, (Activation, Initializer)):
+        return own
+    return own(**{k: v for k, v in spec.items() if k != "name"} if isinstance(spec, Mapping) else {})

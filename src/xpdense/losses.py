@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from .activations import sigmoid
-from .errors import ParameterError, ShapeError, TargetError, lookup, real
+from .errors import ParameterError, ShapeError, TargetError, lookup, made, real
 
 Array = Any
 
@@ -73,6 +73,9 @@ class Loss:
         if target.shape != z.shape[-2:] and not (self.labels and target.shape == z.shape[-2:-1]):
             raise ShapeError(f"{self.name}: targets of shape {tuple(target.shape)} do not match logits of shape "
                              f"{tuple(z.shape)}; a target must not be broadcast")
+        if weight is not None and weight.shape != z.shape[-2:-1]:
+            raise ShapeError(f"{self.name}: the weight has shape {tuple(weight.shape)}, and the batch has "
+                             f"{z.shape[-2]} rows: one weight a row")
         value, dz = ops.loss_and_gradient(self, z, target, weight, dz)
         return value, dz
 
@@ -153,14 +156,14 @@ class SoftmaxCrossEntropy(Loss):
             raise ShapeError(f"softmax_cross_entropy needs class numbers of shape (n,) or targets of shape "
                              f"(n, {outputs}), got {tuple(y.shape)}"
                              + ("; pass y[:, 0]" if y.ndim == 2 and y.shape[1] == 1 else ""))
+        outside = (y < 0) | (y >= outputs)
+        if bool(xp.any(outside)):
+            raise TargetError(f"class numbers must lie in 0..{outputs - 1} for a network of {outputs} outputs, "
+                              f"got {float(y[outside][0]):g}")
         numbers = xp.astype(y, xp.int64)
         whole = xp.astype(numbers, y.dtype) == y
         if not bool(xp.all(whole)):
             raise TargetError(f"class numbers must be whole, got {float(y[~whole][0]):g}")
-        outside = (numbers < 0) | (numbers >= outputs)
-        if bool(xp.any(outside)):
-            raise TargetError(f"class numbers must lie in 0..{outputs - 1} for a network of {outputs} outputs, "
-                              f"got {int(numbers[outside][0])}")
         return numbers
 
     def sample_target(self, rng: np.random.Generator, rows: int, outputs: int) -> np.ndarray:
@@ -257,8 +260,7 @@ def as_loss(value: str | Mapping[str, Any] | Loss) -> Loss:
     if isinstance(value, Loss):
         return value
     if isinstance(value, Mapping):
-        config = dict(value)
-        return lookup("loss", config.pop("name", None), LOSSES)(**config)
+        return made("loss", LOSSES, value)
     if isinstance(value, type) and issubclass(value, Loss):
         raise ParameterError(f"pass an instance of the loss: {value.__name__}()")
     return lookup("loss", value, LOSSES)()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,10 +64,22 @@ class Metric:
                     arguments |= {"labels": np.arange(classes)}
                     estimate = estimate / estimate.sum(axis=1, keepdims=True)  # to the rounding of float64
         function = getattr(require("sklearn.metrics", "sklearn", f"the metric {self.name!r}"), self.function)
+        undefined = require("sklearn.exceptions", "sklearn", "a metric").UndefinedMetricWarning
         try:
-            return float(function(truth, estimate, **arguments))
-        except ValueError as error:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")
+                warnings.simplefilter("error", undefined)
+                return float(function(truth, estimate, **arguments))
+        except (ValueError, undefined) as error:
             raise TargetError(f"{self.name} cannot be computed of these targets: {error}") from error
+
+    def check(self, loss: Loss, target: np.ndarray, outputs: int) -> None:
+        """Raise TargetError where scikit-learn's function cannot be computed of these targets, whatever is predicted.
+
+        target (n,) or (n, outputs).
+        """
+        if isinstance(self.function, str):
+            self(loss, target, np.full((len(target), outputs), 1.0 / max(2, outputs)), None)
 
 
 def _classes(loss: Loss, values: np.ndarray) -> np.ndarray:

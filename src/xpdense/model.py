@@ -13,7 +13,14 @@ from .backend import Array, Backend, backend_of, host, resolve
 from .callbacks import Callback, as_callbacks
 from .comm import Solo
 from .data.arrays import Batches, features, moved, prepared, split
-from .errors import ModelFileError, NotFittedError, ParameterError, XpdenseError, positive_int
+from .errors import (
+    ModelFileError,
+    NotFittedError,
+    ParameterError,
+    UnknownNameError,
+    XpdenseError,
+    positive_int,
+)
 from .history import History
 from .layers import Layer, from_config, to_config
 from .losses import Loss, as_loss
@@ -131,6 +138,9 @@ class DenseNetwork(Network):
             elif validation is not None:
                 kept, out = (self.backend.from_host(part) for part in split(rows.count, validation, self.seed))
                 rows, held_out = rows.take(self.ops, kept), rows.take(self.ops, out)
+            measured = rows if held_out is None else held_out
+            for metric in scores:
+                metric.check(chosen, self.backend.to_host(measured.y), self.outputs)
             batches = Batches(rows.count, batch_size, self.seed, shuffle)
             if epochs is None:
                 epochs = max(10, -(-_STEPS // len(batches)))
@@ -245,6 +255,9 @@ def load(path: str | Path, *, backend: str = "auto", custom: Mapping[str, Any] |
         else:
             network.loss = None if saved is None else as_loss(saved)
         network.extra = dict(config.get("extra", {}))
+    except UnknownNameError as error:
+        raise ModelFileError(f"{path} holds something of its author's own: {error} Pass it as load(path, "
+                             f"custom={{name: it}}).") from error
     except (XpdenseError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelFileError(f"{path} does not describe a network that can be made: {error}") from error
     declared = network.arena.declared

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .arena import Arena
-from .errors import ParameterError, lookup, real
+from .errors import ParameterError, boolean, lookup, real
 from .ops import Ops
 from .schedules import Schedule, as_schedule
 
@@ -55,8 +55,8 @@ class Optimizer:
                  decoupled: bool | None = None, decay_all: bool = False, clip_norm: float | None = None) -> None:
         self.learning_rate = as_schedule(learning_rate)
         self.weight_decay = real("weight_decay", weight_decay, 0.0)
-        self.decoupled = self._decoupled if decoupled is None else bool(decoupled)
-        self.decay_all = bool(decay_all)
+        self.decoupled = self._decoupled if decoupled is None else boolean("decoupled", decoupled)
+        self.decay_all = boolean("decay_all", decay_all)
         self.clip_norm = None if clip_norm is None else real("clip_norm", clip_norm, 0.0, open_low=True)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
@@ -160,7 +160,8 @@ class RMSprop(Optimizer):
     def __init__(self, learning_rate: float | Schedule = 1e-3, *, decay: float = 0.99, epsilon: float = 1e-8,
                  **common: Any) -> None:
         super().__init__(learning_rate, **common)
-        self.decay, self.epsilon = real("decay", decay, 0.0, 1.0, open_high=True), real("epsilon", epsilon, 0.0)
+        self.decay = real("decay", decay, 0.0, 1.0, open_high=True)
+        self.epsilon = real("epsilon", epsilon, 0.0, open_low=True)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         s = state["square"]
@@ -179,7 +180,7 @@ class Adagrad(Optimizer):
 
     def __init__(self, learning_rate: float | Schedule = 1e-2, *, epsilon: float = 1e-10, **common: Any) -> None:
         super().__init__(learning_rate, **common)
-        self.epsilon = real("epsilon", epsilon, 0.0)
+        self.epsilon = real("epsilon", epsilon, 0.0, open_low=True)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         s = state["square"]
@@ -204,7 +205,7 @@ class Adam(Optimizer):
         super().__init__(learning_rate, **common)
         self.beta1 = real("beta1", beta1, 0.0, 1.0, open_high=True)
         self.beta2 = real("beta2", beta2, 0.0, 1.0, open_high=True)
-        self.epsilon = real("epsilon", epsilon, 0.0)
+        self.epsilon = real("epsilon", epsilon, 0.0, open_low=True)
 
     def scalars(self, rate: float, step: int) -> tuple[float, ...]:
         root = math.sqrt((1.0 - self.beta2**step) / (1.0 - self.beta2))

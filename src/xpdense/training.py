@@ -61,6 +61,7 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
     prefix = "" if validation is None else "validation_"
     run.metrics = {prefix + metric.name: metric.greater_is_better for metric in metrics}
     state = optimizer.begin(network.arena)
+    good = _Good(network, state)
     total = epochs * len(batches)
     stepping = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]
     begun: list[Callback] = []
@@ -71,7 +72,7 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
         for run.epoch in range(epochs):
             start = time.perf_counter()
             order = batches.epoch(run.epoch)
-            epoch = _Epoch(network, loss, optimizer, state, rows, order, run, total, comm)
+            epoch = _Epoch(network, loss, optimizer, state, good, rows, order, run, total, comm)
             mean, rate = epoch.train(stepping)
             seconds = time.perf_counter() - start
             values = {"loss": mean}
@@ -92,6 +93,31 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
     return run.history
 
 
+class _Good:
+    """The last weights and optimizer state that are known to be good: a loss was computed with them and was finite.
+
+    `mark` takes a copy at a step's start; `confirm`, once that step's loss is known, makes it the one to go back to.
+    """
+
+    def __init__(self, network: Network, state: OptimizerState) -> None:
+        self.network, self.state = network, state
+        self.mark(0)
+        self.confirm()
+
+    def mark(self, step: int) -> None:
+        self.candidate = step, self.network.arena.snapshot(), self.state.snapshot()
+
+    def confirm(self) -> None:
+        self.confirmed = self.candidate
+
+    def restore(self, saved: Any) -> int:
+        """Put a copy back, in place; the step with which it began."""
+        step, arena, state = saved
+        self.network.arena.restore(arena)
+        self.state.restore(state)
+        return int(step)
+
+
 class _Epoch:
     """The steps of one epoch, with a look at the losses: at each where that is free, else after a burst.
 
@@ -99,9 +125,9 @@ class _Epoch:
     steps are deterministic, so the same step fails, now with everything still there to explain it.
     """
 
-    def __init__(self, network: Network, loss: Loss, optimizer: Optimizer, state: OptimizerState, rows: Rows,
-                 order: list[np.ndarray], run: Run, total: int, comm: Solo) -> None:
-        self.network, self.loss, self.optimizer, self.state = network, loss, optimizer, state
+    def __init__(self, network: Network, loss: Loss, optimizer: Optimizer, state: OptimizerState, good: _Good,
+                 rows: Rows, order: list[np.ndarray], run: Run, total: int, comm: Solo) -> None:
+        self.network, self.loss, self.optimizer, self.state, self.good = network, loss, optimizer, state, good
         self.rows, self.order, self.run, self.total, self.comm = rows, order, run, total, comm
         self.first = run.epoch * len(order)  # number of the epoch's first step
         backend = network.backend
@@ -120,50 +146,48 @@ class _Epoch:
         look = backend.on_host
         for begin in range(0, len(self.order), _BURST):
             end = min(begin + _BURST, len(self.order))
-            good = self.network.arena.snapshot(), self.state.snapshot()
+            self.good.mark(self.first + begin)
             for i in range(begin, end):
-                rate = self._step(i, begin, good, look)
+                rate = self._step(i, look)
                 run.step = self.first + i
                 for callback in stepping:
                     callback.on_step_end(run)
             if not look and not np.isfinite(backend.to_host(self.losses[begin:end])).all():
-                self._restore(good)
+                self.good.restore(self.good.candidate)
                 for i in range(begin, end):
-                    self._step(i, begin, good, look=True)
-        self._check_weights(good, begin)
+                    self._step(i, look=True)
+            self.good.confirm()
+        self._check_weights()
         losses = np.asarray(backend.to_host(self.losses), np.float64)
         return float(np.sum(losses * self.weights) / np.sum(self.weights)), rate
 
-    def _step(self, i: int, begin: int, good: Any, look: bool) -> float:
+    def _step(self, i: int, look: bool) -> float:
         step = self.first + i
         rate = self.optimizer.learning_rate(step, self.total)
         batch = self.rows.take(self.network.ops, self.batches[i])
 
         def watch(value: Array) -> None:
             if not math.isfinite(float(value)):
-                self._fail(float(value), batch, step, begin, good)
+                self._fail(float(value), batch, step)
+            if step == self.good.candidate[0]:
+                self.good.confirm()
 
         self.losses[i] = train_step(self.network, self.loss, self.state, batch, step, rate, self.comm,
                                     watch if look else None)
         return rate
 
-    def _restore(self, good: Any) -> None:
-        self.network.arena.restore(good[0])
-        self.state.restore(good[1])
+    def _check_weights(self) -> None:
+        """The last update of an epoch may be what breaks the weights, or a running mean: no later loss shows it."""
+        xp, arena = self.network.backend.xp, self.network.arena
+        if not all(bool(xp.all(xp.isfinite(buffer))) for buffer in (arena.params, arena.state)):
+            self._fail(math.nan, self.rows.take(self.network.ops, self.batches[-1]), self.first + len(self.order))
 
-    def _check_weights(self, good: Any, begin: int) -> None:
-        """The last update of an epoch may be what breaks the weights: no later loss would show it in time."""
-        xp, params = self.network.backend.xp, self.network.arena.params
-        if not bool(xp.all(xp.isfinite(params))):
-            batch = self.rows.take(self.network.ops, self.batches[-1])
-            self._fail(math.nan, batch, self.first + len(self.order), begin, good)
-
-    def _fail(self, value: float, batch: Rows, step: int, begin: int, good: Any) -> None:
+    def _fail(self, value: float, batch: Rows, step: int) -> None:
         """Explain the batch whose loss was not finite, put good weights back, and raise."""
         layers, layer = explain(self.network, batch.x)
-        self._restore(good)
+        restored = self.good.restore(self.good.confirmed)
         raise NonFiniteLossError(
-            step, self.run.epoch, value, layer, self.first + begin,
+            step, self.run.epoch, value, layer, restored,
             largest_weight=_largest(row.weights for row in layers),
             largest_gradient=_largest(row.gradients for row in layers),
             largest_input=layers[0].inputs, layers=layers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ from ..errors import (
     ArrayTypeError,
     DataError,
     NonFiniteDataError,
-    ParameterError,
     ShapeError,
+    boolean,
     positive_int,
     real,
 )
@@ -27,10 +28,12 @@ def as_array(values: Any, what: str) -> tuple[Array, Backend]:
     ArrayTypeError
         Text, objects, complex numbers, dates, or a sparse matrix.
     """
+    if isinstance(values, np.ma.MaskedArray):
+        raise ArrayTypeError(f"{what} is a masked array: say what stands for a missing value, {what}.filled(value)")
     backend = backend_of(values)
     if backend is None:
         values, backend = host(values, what), resolve("numpy")
-    xp = backend.xp
+    values, xp = backend.adopted(values), backend.xp
     if backend.kind == "numpy" and values.dtype.kind not in "biuf":
         kind = {"O": "objects", "U": "text", "S": "text", "c": "complex numbers", "M": "dates"}.get(values.dtype.kind)
         raise ArrayTypeError(f"{what} holds {kind or 'no numbers'} (dtype {values.dtype}), and a network needs real "
@@ -93,20 +96,20 @@ def targets(y: Any, loss: Any, outputs: int, rows: int, dtype: str, target: Back
     return moved(y, backend, target)
 
 
-def weights(sample_weight: Any, rows: int, dtype: str, target: Backend) -> Array | None:
+def weights(sample_weight: Any, rows: int, dtype: str, target: Backend, what: str = "sample_weight") -> Array | None:
     """Weights (n,): finite, not negative, not all zero; None stays None."""
     if sample_weight is None:
         return None
-    what = "sample_weight"
     w, backend = as_array(sample_weight, what)
     if tuple(w.shape) != (rows,):
         raise ShapeError(f"{what} must have shape ({rows},), one weight a row, got {tuple(w.shape)}")
-    w = finite(w, backend, what, dtype)
-    if bool(backend.xp.any(w < 0)):
-        raise DataError(f"{what} must not be negative, got {float(backend.xp.min(w)):g}")
-    if not bool(backend.xp.any(w > 0)):
+    w, xp = finite(w, backend, what, dtype), backend.xp
+    if bool(xp.any(w < 0)):
+        raise DataError(f"{what} must not be negative, got {float(xp.min(w)):g}")
+    if not bool(xp.any(w > 0)):
         raise DataError(f"{what} is zero for every row: nothing would be learnt")
-    return moved(w, backend, target)
+    # Only their ratios matter: a power of two, which changes no digit, keeps their sum from overflowing.
+    return moved(w * 2.0 ** -math.frexp(float(xp.max(w)))[1], backend, target)
 
 
 def moved(array: Array, source: Backend, target: Backend) -> Array:
@@ -138,7 +141,7 @@ def prepared(x: Any, y: Any, sample_weight: Any, network: Any, loss: Any, what: 
     x = features(x, network.inputs, dtype, place, f"{what}x")
     n = int(x.shape[0])
     y = targets(y, loss, network.outputs, n, dtype, place, f"{what}y")
-    return Rows(x, y, weights(sample_weight, n, dtype, place))
+    return Rows(x, y, weights(sample_weight, n, dtype, place, f"{what}sample_weight"))
 
 
 def split(rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -165,9 +168,7 @@ class Batches:
 
     def __init__(self, rows: int, batch_size: int, seed: int, shuffle: bool = True) -> None:
         self.rows, self.batch_size = rows, min(positive_int("batch_size", batch_size), rows)
-        self.seed, self.shuffle = seed, shuffle
-        if not isinstance(shuffle, bool):
-            raise ParameterError(f"shuffle must be True or False, got {shuffle!r}")
+        self.seed, self.shuffle = seed, boolean("shuffle", shuffle)
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)

@@ -213,7 +213,7 @@ class Ops:
         rate = hyper[0]
         shrink = None
         if optimizer.clip_norm is not None:
-            norm = xp.sqrt(self._sum_of_squares(grads))  # (..., 1)
+            norm = self._norm(grads)  # (..., 1)
             shrink = xp.minimum(optimizer.clip_norm / (norm + 1e-6), xp.ones_like(norm))
         size = params.shape[-1]
         decay_size = size if optimizer.decay_all else decay_size
@@ -242,11 +242,15 @@ class Ops:
         for i in range(0, batch, rows):
             yield (..., slice(i, min(i + rows, batch)), slice(None))
 
-    def _sum_of_squares(self, a: Array) -> Array:
-        """(..., size) -> (..., 1)."""
+    def _norm(self, a: Array) -> Array:
+        """Euclidean norms (..., size) -> (..., 1), also where the squares would overflow."""
         xp, size = self.xp, a.shape[-1]
         parts = [a[..., i : min(i + self.piece, size)] for i in range(0, size, self.piece)]
-        total = xp.sum(parts[0] * parts[0], axis=-1, keepdims=True)
+        largest = xp.max(xp.abs(parts[0]), axis=-1, keepdims=True)
         for part in parts[1:]:
-            total += xp.sum(part * part, axis=-1, keepdims=True)
-        return total
+            largest = xp.maximum(largest, xp.max(xp.abs(part), axis=-1, keepdims=True))
+        scale = xp.where(largest > 0, largest, xp.ones_like(largest))
+        total = xp.zeros_like(scale)
+        for part in parts:
+            total += xp.sum((part / scale) ** 2, axis=-1, keepdims=True)
+        return scale * xp.sqrt(total)
