@@ -17,6 +17,8 @@ from xpdense.backend import Backend, installed, resolve
 from xpdense.errors import BackendError
 from xpdense.ops import Ops, ops_for
 
+collect_ignore = ["golden/make_golden.py"]  # it needs PyTorch, and is run by hand
+
 BACKENDS = ["numpy", "array_api_strict:device1", "torch", *(["cupy"] if installed("cupy") else [])]
 
 

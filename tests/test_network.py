@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,8 @@ def one_step(net: xd.DenseNetwork, optimizer: xd.Optimizer, gradients: dict[str,
 
 # --- the arena -------------------------------------------------------------------------------------------------
 
-NAMES = ["0.weight", "0.bias", "1.gain", "1.bias", "3.0.gain", "3.0.bias", "3.1.weight", "3.1.bias", "4.weight", "4.bias"]
+NAMES = ["0.weight", "0.bias", "1.gain", "1.bias", "3.0.gain", "3.0.bias", "3.1.weight", "3.1.bias", "4.weight",
+         "4.bias"]
 
 
 @BACKENDS
@@ -83,7 +85,7 @@ def test_tensors_start_at_multiples_of_16_elements_and_those_that_decay_come_fir
     assert {name for name, start in starts.items() if start < net.arena.decay_size} == decaying
     ends = {name: start + net.params[name].size for name, start in starts.items()}
     order = sorted(NAMES, key=starts.__getitem__)
-    assert all(ends[a] <= starts[b] for a, b in zip(order, order[1:], strict=False)), "none overlap"
+    assert all(ends[a] <= starts[b] for a, b in pairwise(order)), "none overlap"
     assert max(ends[name] for name in decaying) <= net.arena.decay_size <= min(starts[n] for n in set(NAMES) - decaying)
     assert net.arena.params.shape == net.arena.grads.shape
     assert net.arena.params.dtype == dtype
@@ -116,7 +118,8 @@ def test_snapshots_are_copies_that_come_back() -> None:
     assert any(np.any(value != before[name]) for name, value in net.arena.to_host().items())
     net.arena.restore(saved)
     assert all(np.array_equal(value, before[name]) for name, value in net.arena.to_host().items())
-    assert net.arena.params is buffers[0] and net.arena.state is buffers[1], "in place: views stay valid"
+    assert net.arena.params is buffers[0], "in place: views stay valid"
+    assert net.arena.state is buffers[1]
 
 
 def test_writing_a_parameter_changes_the_prediction() -> None:
@@ -150,7 +153,8 @@ def test_a_layer_used_twice_or_by_two_networks_has_parameters_of_each() -> None:
 
 
 def test_nested_layers_know_the_width_before_them() -> None:
-    net = xd.DenseNetwork([xd.Dense(4), xd.Residual([xd.Dense(7), xd.Residual([xd.Dense(9), xd.Dense(7)]), xd.Dense(4)])], 3)
+    inner = xd.Residual([xd.Dense(9), xd.Dense(7)])
+    net = xd.DenseNetwork([xd.Dense(4), xd.Residual([xd.Dense(7), inner, xd.Dense(4)])], 3)
     shapes = {name: tuple(p.shape) for name, p in net.params.items() if name.endswith("weight")}
     assert shapes == {"0.weight": (3, 4), "1.0.weight": (4, 7), "1.1.0.weight": (7, 9), "1.1.1.weight": (9, 7),
                       "1.2.weight": (7, 4)}
@@ -273,7 +277,7 @@ def test_a_training_step_allocates_little() -> None:
     import tracemalloc
 
     net = xd.DenseNetwork([xd.Dense(256, "relu"), xd.Dense(256, "relu"), xd.Dense(2)], inputs=3)
-    x, dz = RNG.standard_normal((512, 3)).astype(np.float32), RNG.standard_normal((512, 2)).astype(np.float32)
+    x, dz = RNG.standard_normal((2048, 3)).astype(np.float32), RNG.standard_normal((2048, 2)).astype(np.float32)
     for _ in range(2):
         net.forward(x, train=True)
         net.backward(dz)
@@ -282,7 +286,7 @@ def test_a_training_step_allocates_little() -> None:
     net.backward(dz)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 512 * 256 * 4 * 1.5, "no layer's activations are made anew; a piece of one is"
+    assert peak < 2048 * 256 * 4 * 0.75, "no layer's activations are made anew; pieces of them are"
 
 
 @BACKENDS

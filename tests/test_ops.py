@@ -32,7 +32,8 @@ def got(ops: Ops, array: Any) -> np.ndarray:
 def assert_close(ops: Ops, array: Any, expected: np.ndarray, eps: float = 16.0) -> None:
     """To a few roundings of the largest value; a sum over a leading axis may be made in another order."""
     value = got(ops, array)
-    assert value.shape == expected.shape and value.dtype == np.float64
+    assert value.dtype == np.float64
+    assert value.shape == expected.shape
     np.testing.assert_allclose(value, expected, rtol=0, atol=eps * EPS * max(1.0, float(np.max(np.abs(expected)))))
 
 
@@ -108,7 +109,8 @@ def test_activations_in_pieces_are_those_of_the_whole(ops: Ops, name: str) -> No
     whole = layer(ops, name, z, bias, da)
     ops.piece = 2 * K * FEATURES  # two rows of each: the last piece is smaller
     pieces = layer(ops, name, z, bias, da)
-    assert np.array_equal(whole[0], pieces[0]) and np.array_equal(whole[1], pieces[1])
+    assert np.array_equal(whole[0], pieces[0])
+    assert np.array_equal(whole[1], pieces[1])
     np.testing.assert_allclose(pieces[2], whole[2], rtol=0, atol=16 * EPS)
 
 
@@ -154,7 +156,8 @@ def test_dropout_depends_on_the_position_alone(ops: Ops) -> None:
     step = ops.backend.from_host(np.array([3]))
     together = got(ops, ops.dropout(put(ops, x), 0.5, (1, 2), step))
     flat = got(ops, ops.dropout(put(ops, x.reshape(-1)), 0.5, (1, 2), step))
-    assert np.array_equal(together, flat.reshape(x.shape)) and 0 < np.sum(together) < 2 * x.size
+    assert np.array_equal(together, flat.reshape(x.shape))
+    assert 0 < np.sum(together) < 2 * x.size
 
 
 # --- losses ------------------------------------------------------------------------------------------------------
@@ -178,7 +181,7 @@ def test_losses_take_leading_axes(ops: Ops, name: str, weight: np.ndarray | None
             z, y = drawn(*shape), ops.backend.from_host(target)
             w = None if weight is None else put(ops, weight)
             value, dz = loss(ops, put(ops, z), y, w)
-            assert tuple(value.shape) == shape[:-2] and tuple(dz.shape) == shape, kind
+            assert (tuple(value.shape), tuple(dz.shape)) == (shape[:-2], shape), kind
             for k in np.ndindex(shape[:-2]):
                 one, gradient = loss(ops, put(ops, z[k]), y, w)
                 np.testing.assert_allclose(got(ops, value)[k], float(one), rtol=0, atol=16 * EPS, err_msg=kind)

@@ -96,6 +96,7 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .model import DenseNetwork as DenseNetwork
     from .model import load as load
     from .ops import backends as backends
+    from .optimizers import SGD as SGD
     from .optimizers import Adagrad as Adagrad
     from .optimizers import Adam as Adam
     from .optimizers import AdamW as AdamW
@@ -104,7 +105,6 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .optimizers import Nesterov as Nesterov
     from .optimizers import Optimizer as Optimizer
     from .optimizers import RMSprop as RMSprop
-    from .optimizers import SGD as SGD
     from .schedules import Constant as Constant
     from .schedules import Cosine as Cosine
     from .schedules import Exponential as Exponential

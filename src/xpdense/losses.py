@@ -126,7 +126,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         classes = z.shape[-1]
-        if target.ndim == z.ndim - 1 or target.ndim == 1:
+        if xp.isdtype(target.dtype, "integral") and target.shape[-1:] == z.shape[-2:-1]:
             numbers = xp.arange(classes, dtype=target.dtype, device=getattr(target, "device", None))
             target = xp.astype(target[..., None] == numbers, z.dtype)  # one-hot
         if self.label_smoothing:

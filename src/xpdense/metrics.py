@@ -58,6 +58,9 @@ class Metric:
             elif self.name == "roc_auc" and truth.ndim == 1 and classes > 2:
                 arguments |= {"multi_class": "ovr", "labels": np.arange(classes)}
             if self.name == "log_loss":
+                if truth.ndim == 2:  # several labels: the mean over them
+                    columns = range(classes)
+                    return float(np.mean([self(loss, target[:, k], prediction[:, [k]], weight) for k in columns]))
                 if truth.ndim == 1 and classes == 1:
                     arguments |= {"labels": [0, 1]}
                 elif truth.ndim == 1:

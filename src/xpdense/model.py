@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from . import checkpoint, training
-from .backend import Array, Backend, backend_of, host, resolve
+from .backend import Array, Backend, backend_of, resolve
 from .callbacks import Callback, as_callbacks
 from .comm import Solo
-from .data.arrays import Batches, features, moved, prepared, split
+from .data.arrays import Batches, features, labelled, moved, prepared, shaped, split
 from .errors import (
     ModelFileError,
     NotFittedError,
@@ -160,16 +160,11 @@ class DenseNetwork(Network):
         worked on in batches.
         """
         source = self._follow(x)
-        x = x if source is not None else host(x, "x")
         place = source or resolve("numpy")
         link = self.loss.link if self.loss else _identity
         with self.backend.active(), np.errstate(all="ignore"):
-            parts, n, rows = [], int(x.shape[0]) if x.ndim else 0, training.batch_rows(self)
-            for i in range(0, max(1, n), rows):
-                part = x if n <= rows else x[i : min(i + rows, n), ...]
-                part = features(part, self.inputs, self.dtype, self.backend)
-                parts.append(moved(link(self.ops.xp, training.logits(self, part)), self.backend, place))
-            return parts[0] if len(parts) == 1 else place.xp.concat(parts, axis=0)
+            out = [moved(link(self.ops.xp, z), self.backend, place) for z in training.logits(self, self._slices(x))]
+            return out[0] if len(out) == 1 else place.xp.concat(out, axis=0)
 
     def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, sample_weight: Any = None,
                  metrics: Sequence[str | Callable[..., float] | Metric] = ()) -> dict[str, float]:
@@ -184,8 +179,15 @@ class DenseNetwork(Network):
         assert chosen is not None
         scores = as_metrics(metrics, chosen)
         self._follow(x)
+        x, _ = shaped(x, self.inputs)
         with self.backend.active(), np.errstate(all="ignore"):
-            return training.evaluate(self, prepared(x, y, sample_weight, self, chosen), chosen, scores)
+            rows = labelled(x, y, sample_weight, self, chosen)
+            return training.evaluate(self, self._slices(x), rows, chosen, scores)
+
+    def _slices(self, x: Any) -> Iterator[Array]:
+        """x in slices of bounded memory, each as the network wants it."""
+        for part in training.parts(self, shaped(x, self.inputs)[0]):
+            yield features(part, self.inputs, self.dtype, self.backend)
 
     def _follow(self, x: Any) -> Backend | None:
         """The backend of x, None where it is no array; a network of backend "auto" goes there."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,10 +76,9 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
             mean, rate = epoch.train(stepping)
             seconds = time.perf_counter() - start
             values = {"loss": mean}
-            if validation is not None:
-                values["validation_loss"] = 0.0  # keeps the order of the columns
             if validation is not None or metrics:
-                measured = evaluate(network, rows if validation is None else validation, loss, metrics)
+                held = rows if validation is None else validation
+                measured = evaluate(network, parts(network, held.x), held, loss, metrics)
                 values |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
             run.history.append(**values, learning_rate=rate, seconds=seconds, rows_per_second=rows.count / seconds)
             optimizer.learning_rate.observe(values.get("validation_loss", mean))
@@ -156,8 +155,8 @@ class _Epoch:
                 self.good.restore(self.good.candidate)
                 for i in range(begin, end):
                     self._step(i, look=True)
+            self._check_weights(end)
             self.good.confirm()
-        self._check_weights()
         losses = np.asarray(backend.to_host(self.losses), np.float64)
         return float(np.sum(losses * self.weights) / np.sum(self.weights)), rate
 
@@ -176,11 +175,11 @@ class _Epoch:
                                     watch if look else None)
         return rate
 
-    def _check_weights(self) -> None:
-        """The last update of an epoch may be what breaks the weights, or a running mean: no later loss shows it."""
+    def _check_weights(self, i: int) -> None:
+        """The last update before step i may have broken the weights, or a running variance, which no loss shows."""
         xp, arena = self.network.backend.xp, self.network.arena
         if not all(bool(xp.all(xp.isfinite(buffer))) for buffer in (arena.params, arena.state)):
-            self._fail(math.nan, self.rows.take(self.network.ops, self.batches[-1]), self.first + len(self.order))
+            self._fail(math.nan, self.rows.take(self.network.ops, self.batches[i - 1]), self.first + i)
 
     def _fail(self, value: float, batch: Rows, step: int) -> None:
         """Explain the batch whose loss was not finite, put good weights back, and raise."""
@@ -225,24 +224,39 @@ def batch_rows(network: Network) -> int:
     return max(1, 2**21 // max(network.widths()))
 
 
-def logits(network: Network, x: Array) -> Array:
-    """The network's logits (n, outputs) of x (n, inputs), in batches of bounded memory."""
+def parts(network: Network, x: Any) -> Iterator[Any]:
+    """x (n, inputs) in slices of at most `batch_rows` rows."""
     n, rows = int(x.shape[0]), batch_rows(network)
-    out, tape = network.ops.empty((n, network.outputs)), Tape()
     for i in range(0, n, rows):
-        end = min(i + rows, n)
-        out[i:end, :] = forward(network.ops, network.layers, x[i:end, :], tape)
-    return out
+        yield x if n <= rows else x[i : min(i + rows, n), ...]
 
 
-def evaluate(network: Network, rows: Rows, loss: Loss, metrics: Sequence[Metric]) -> dict[str, float]:
-    """Mean loss over rows, weighted where they have weights, and the metrics."""
-    z = logits(network, rows.x)
-    value, _ = loss(network.ops, z, rows.y, rows.weight)
-    values = {"loss": float(value)}
+def logits(network: Network, slices: Iterable[Array]) -> Iterator[Array]:
+    """The logits of each slice, in memory that the next one uses again."""
+    tape = Tape()
+    for x in slices:
+        yield forward(network.ops, network.layers, x, tape)
+
+
+def evaluate(network: Network, slices: Iterable[Array], rows: Rows, loss: Loss,
+             metrics: Sequence[Metric]) -> dict[str, float]:
+    """Mean loss over the rows, weighted where they have weights, and the metrics.
+
+    `slices` are the features of `rows`, one slice after the other; targets and weights are taken from `rows`.
+    """
+    to_host, xp = network.backend.to_host, network.ops.xp
+    weight = None if rows.weight is None else np.asarray(to_host(rows.weight), np.float64)
+    total, mass, end, predictions = 0.0, 0.0, 0, []
+    for z in logits(network, slices):
+        start, end = end, end + int(z.shape[0])
+        share = float(end - start) if weight is None else float(weight[start:end].sum())
+        value, _ = loss(network.ops, z, rows.y[start:end, ...],
+                        None if rows.weight is None else rows.weight[start:end])
+        total, mass = total + float(value) * share, mass + share
+        if metrics:
+            predictions.append(np.array(to_host(loss.link(xp, z))))
+    values = {"loss": total / mass}
     if metrics:
-        to_host, xp = network.backend.to_host, network.ops.xp
-        target, prediction = to_host(rows.y), to_host(loss.link(xp, z))
-        weight = None if rows.weight is None else to_host(rows.weight)
+        target, prediction = to_host(rows.y), np.concatenate(predictions)
         values |= {metric.name: metric(loss, target, prediction, weight) for metric in metrics}
     return values

@@ -64,12 +64,12 @@ def finite(values: Array, backend: Backend, what: str, dtype: str | None) -> Arr
                              + ("; float16 ends at 65504" if "float16" in str(values.dtype) else ""))
 
 
-def features(x: Any, inputs: int, dtype: str, target: Backend, what: str = "x") -> Array:
-    """Features as the network wants them: finite, (n, inputs), in its dtype, on its backend.
+def shaped(x: Any, inputs: int, what: str = "x") -> tuple[Array, Backend]:
+    """Features as an array (n, inputs), n > 0, and its backend; the values are not looked at.
 
     Raises
     ------
-    ShapeError, ArrayTypeError, NonFiniteDataError, DataError
+    ShapeError, ArrayTypeError, DataError
     """
     x, backend = as_array(x, what)
     if x.ndim != 2:
@@ -79,6 +79,17 @@ def features(x: Any, inputs: int, dtype: str, target: Backend, what: str = "x") 
         raise DataError(f"{what} is empty: shape {tuple(x.shape)}")
     if x.shape[1] != inputs:
         raise ShapeError(f"{what} has {x.shape[1]} features, and the network takes {inputs}")
+    return x, backend
+
+
+def features(x: Any, inputs: int, dtype: str, target: Backend, what: str = "x") -> Array:
+    """Features as the network wants them: finite, (n, inputs), in its dtype, on its backend.
+
+    Raises
+    ------
+    ShapeError, ArrayTypeError, NonFiniteDataError, DataError
+    """
+    x, backend = shaped(x, inputs, what)
     return moved(finite(x, backend, what, dtype), backend, target)
 
 
@@ -137,9 +148,13 @@ class Rows:
 
 def prepared(x: Any, y: Any, sample_weight: Any, network: Any, loss: Any, what: str = "") -> Rows:
     """Checked Rows for a network and a loss; `what` names the set in messages ("validation ")."""
-    place, dtype = network.backend, network.dtype
-    x = features(x, network.inputs, dtype, place, f"{what}x")
-    n = int(x.shape[0])
+    x = features(x, network.inputs, network.dtype, network.backend, f"{what}x")
+    return labelled(x, y, sample_weight, network, loss, what)
+
+
+def labelled(x: Array, y: Any, sample_weight: Any, network: Any, loss: Any, what: str = "") -> Rows:
+    """Rows of features as they are, with checked targets and weights."""
+    n, dtype, place = int(x.shape[0]), network.dtype, network.backend
     y = targets(y, loss, network.outputs, n, dtype, place, f"{what}y")
     return Rows(x, y, weights(sample_weight, n, dtype, place, f"{what}sample_weight"))
 

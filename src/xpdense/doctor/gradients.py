@@ -214,21 +214,14 @@ def check_network(network: Network | Sequence[Layer], inputs: int | None = None,
     x = rng.standard_normal((rows, copy.inputs)) if x is None else x
     y = chosen.sample_target(rng, len(x), copy.outputs) if y is None else y
     data = prepared(x, y, sample_weight, copy, chosen)
-    start = {name: copy.backend.to_host(value) for name, value in copy.arena.to_host().items()}
-    shift = {n: rng.standard_normal(p.shape) * 0.1 for n, p in copy.arena.declared.items() if p.trained}
-    params = {n: start[n] + shift[n] for n in shift}  # away from biases of exactly zero
+    start = copy.arena.to_host()
+    params = {n: start[n] + 0.1 * rng.standard_normal(start[n].shape) for n in copy.params}  # no bias is exactly zero
 
-    def set_params(values: Mapping[str, np.ndarray]) -> None:
+    def value_and_gradient(values: Mapping[str, np.ndarray]) -> tuple[Any, Any]:
         for name, value in values.items():
             copy.arena.write(name, value)
+        return chosen(copy.ops, copy.forward(data.x, train=True), data.y, data.weight)
 
-    def value_of(values: Mapping[str, np.ndarray]) -> float:
-        set_params(values)
-        value, dz = chosen(copy.ops, copy.forward(data.x, train=True), data.y, data.weight)
-        value_of.dz = dz  # type: ignore[attr-defined]
-        return float(value)
-
-    value_of(params)
-    copy.backward(value_of.dz)  # type: ignore[attr-defined]
+    copy.backward(value_and_gradient(params)[1])
     grads = {name: np.array(copy.backend.to_host(g)) for name, g in copy.grads.items()}
-    return check_gradients(value_of, params, grads, **options)
+    return check_gradients(lambda values: float(value_and_gradient(values)[0]), params, grads, **options)
