@@ -52,7 +52,8 @@ def test_every_activation_is_in_the_golden_file(golden: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_values_and_derivatives_are_those_of_pytorch(place: Backend, golden: dict[str, Any], name: str, dtype: str) -> None:
+def test_values_and_derivatives_are_those_of_pytorch(place: Backend, golden: dict[str, Any], name: str,
+                                                     dtype: str) -> None:
     z = np.array(golden["activations"]["z"])
     a, derivative = forward_and_derivative(place, ACTIVATIONS[name], z.astype(dtype))
     # a few roundings of the largest number in the formula, and that of z itself

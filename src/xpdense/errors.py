@@ -104,8 +104,8 @@ class NotFittedError(XpdenseError, ValueError, AttributeError):
 class LayerExtremes:
     """Largest absolute values around one layer at the step where the loss became non-finite.
 
-    `inputs` is what the layer was given, `outputs` what it made of it, `weights` and `gradients` its
-    parameters and their last gradients. NaN stands for "not a number was among them".
+    `inputs` is what the layer was given, `outputs` what it made of it, `weights` and `gradients` its parameters and
+    their last gradients. NaNs are left out of these; `not_finite` names those of the four that hold NaN or infinity.
     """
 
     name: str
@@ -113,6 +113,7 @@ class LayerExtremes:
     outputs: float
     weights: float
     gradients: float
+    not_finite: tuple[str, ...] = ()
 
 
 @dataclass(eq=False)
@@ -133,7 +134,7 @@ class NonFiniteLossError(XpdenseError, FloatingPointError):
     restored_step : int
         The network's weights are those with which step `restored_step` started.
     largest_weight, largest_gradient, largest_input : float
-        Largest absolute value over all layers of the weights, their gradients and the batch's inputs.
+        Largest absolute value over all layers of the weights, their gradients and the batch's inputs; NaNs left out.
     layers : list of LayerExtremes
         The same by layer, in forward order.
     """
@@ -149,8 +150,10 @@ class NonFiniteLossError(XpdenseError, FloatingPointError):
     layers: list[LayerExtremes] = field(default_factory=list)
 
     def __str__(self) -> str:
+        broken = next((row.not_finite for row in self.layers if row.name == self.layer), ())
+        where = f"{self.layer}, whose {' and '.join(broken)} are not finite" if broken else self.layer
         return (
-            f"the loss became {self.loss} at step {self.step} (epoch {self.epoch}); it began in {self.layer}. "
+            f"the loss became {self.loss} at step {self.step} (epoch {self.epoch}); it began in {where}. "
             f"Largest weight {self.largest_weight:.3g}, gradient {self.largest_gradient:.3g}, "
             f"input {self.largest_input:.3g}. The weights from before step {self.restored_step} are restored. "
             f"A lower learning rate, scaled inputs or clip_norm=1.0 are the usual cures."

@@ -162,8 +162,10 @@ class DenseNetwork(Network):
         source = self._follow(x)
         place = source or resolve("numpy")
         link = self.loss.link if self.loss else _identity
+        xp = self.ops.xp
         with self.backend.active(), np.errstate(all="ignore"):
-            out = [moved(link(self.ops.xp, z), self.backend, place) for z in training.logits(self, self._slices(x))]
+            out = [moved(xp.asarray(link(xp, z), copy=True), self.backend, place)
+                   for z in training.logits(self, self._slices(x))]
             return out[0] if len(out) == 1 else place.xp.concat(out, axis=0)
 
     def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, sample_weight: Any = None,

@@ -195,26 +195,25 @@ class _Epoch:
 
 def explain(network: Network, x: Array) -> tuple[list[LayerExtremes], str]:
     """Largest absolute values around each layer for a batch, and the first layer whose output is not finite."""
-    backend, rows, culprit = network.backend, [], "the loss"
-
-    def largest(arrays: Iterable[Array]) -> float:
-        return _largest(float(np.max(np.abs(backend.to_host(a)), initial=0.0)) for a in arrays)
-
-    with np.errstate(all="ignore"):
-        for position, (name, x_in, y) in enumerate(network.trace(x)):
-            inside = [layer for key, layer in network.named_layers() if key.partition(".")[0] == str(position)]
-            weights = largest(p for layer in inside for p in layer.params.values())
-            gradients = largest(g for layer in inside for g in layer.grads.values())
-            rows.append(LayerExtremes(name, largest([x_in]), largest([y]), weights, gradients))
-            if culprit == "the loss" and not math.isfinite(rows[-1].outputs):
-                culprit = name
+    rows, culprit = [], "the loss"
+    for position, (name, x_in, y) in enumerate(network.trace(x)):
+        inside = [layer for key, layer in network.named_layers() if key.partition(".")[0] == str(position)]
+        found = {
+            "inputs": [x_in], "outputs": [y], "weights": [p for layer in inside for p in layer.params.values()],
+            "gradients": [g for layer in inside for g in layer.grads.values()],
+        }
+        flat = {what: [network.backend.to_host(a).ravel() for a in arrays] for what, arrays in found.items()}
+        largest = {what: _largest(np.concatenate([*arrays, [0.0]])) for what, arrays in flat.items()}
+        broken = tuple(what for what, arrays in flat.items() if not all(np.isfinite(a).all() for a in arrays))
+        rows.append(LayerExtremes(name, **largest, not_finite=broken))
+        if culprit == "the loss" and "outputs" in broken:
+            culprit = name
     return rows, culprit
 
 
-def _largest(values: Iterable[float]) -> float:
-    """The largest, or NaN where there is one among them."""
-    held = list(values)
-    return math.nan if any(math.isnan(v) for v in held) else max(held, default=0.0)
+def _largest(values: Iterable[float] | np.ndarray) -> float:
+    """The largest absolute value, NaNs left out."""
+    return float(np.nanmax(np.abs(np.fromiter(values, np.float64))))
 
 
 # --- without training ------------------------------------------------------------------------------------------

@@ -1,0 +1,96 @@
+"""Every code block of the README runs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
+PYTHON = [body for language, body in BLOCKS if language == "python"]
+COMMANDS = [line.removeprefix("$ ").partition("  #")[0].strip()
+            for language, body in BLOCKS if language == "console" for line in body.splitlines() if line.startswith("$ ")]
+
+
+def test_every_block_says_what_it_is():
+    assert {language for language, _ in BLOCKS} == {"python", "console"}
+    assert len(PYTHON) >= 6
+    assert len(COMMANDS) >= 8
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))
+def test_python_block_runs(block, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if "import cupy as xp" in block:
+        assert block.replace("import cupy as xp", "import numpy as xp") in PYTHON, "the same ten lines"
+        if not find_spec("cupy"):
+            pytest.skip("CuPy is not installed; the same lines run on NumPy and on torch")
+    exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
+    if "validation loss" in block:
+        assert float(capsys.readouterr().out.split()[-1]) < 0.05
+
+
+def test_the_ten_lines_run_on_torch():
+    torch = pytest.importorskip("torch")
+    block = next(b for b in PYTHON if "import numpy as xp" in b).replace("import numpy as xp", "import torch as xp")
+    scope = {"__name__": "readme"}
+    exec(compile(block, "README.md", "exec"), scope)
+    assert isinstance(scope["prediction"], torch.Tensor)
+
+
+def test_the_diverging_run_says_where_it_began(capsys):
+    exec(next(b for b in PYTHON if "NonFiniteLossError" in b), {"__name__": "readme"})
+    assert "the loss became" in capsys.readouterr().out
+
+
+def test_the_wrong_gradient_is_found(capsys):
+    exec(next(b for b in PYTHON if "check_gradients" in b), {"__name__": "readme"})
+    out = capsys.readouterr().out
+    assert "WRONG" in out
+    assert float(out.split()[-4]) == pytest.approx(50 / 3, rel=1e-3)  # the norm ratio names the factor
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
+def test_make_target_exists(command):
+    done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("pip ")])
+def test_extra_exists(command):
+    wanted = set(re.findall(r"\[(\w+)\]", command))
+    assert wanted <= set(metadata.metadata("xpdense").get_all("Provides-Extra"))
+
+
+def test_the_command_lines_run_one_after_the_other(tmp_path):
+    lines = [c for c in COMMANDS if c.startswith("xpdense ")]
+    assert lines
+    for line in lines:
+        command = [sys.executable, "-c", "from xpdense.cli import main; main()", *shlex.split(line)[1:]]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+    assert (tmp_path / "predictions.csv").stat().st_size > 0
+
+
+def test_the_table_names_what_there_is():
+    from xpdense.activations import ACTIVATIONS
+    from xpdense.initializers import INITIALIZERS
+    from xpdense.layers import LAYERS
+    from xpdense.losses import LOSSES
+    from xpdense.metrics import METRICS
+    from xpdense.optimizers import OPTIMIZERS
+
+    table = README[README.index("## What is supported"):README.index("Conventions:")]
+    words = set(re.findall(r"\w+", table))
+    for registry in (ACTIVATIONS, LAYERS, LOSSES, METRICS, OPTIMIZERS):
+        assert registry.keys() <= words
+    for name in INITIALIZERS:
+        assert name in words or set(re.split("_(?=normal|uniform)", name)) <= words | {"normal", "uniform"}
