@@ -160,10 +160,10 @@ class Network:
         backward(self.ops, self.layers, dz, self._tape)
 
     def trace(self, x: Array) -> list[tuple[str, Array, Array]]:
-        """Name, input and output of every top-level layer for x, without training. Used to explain a run."""
+        """Name, input and output of every top-level layer for x in a training pass of the step that was set last."""
         rows = []
         for position, layer in enumerate(self.layers):
-            y = layer.forward(self.ops, x, Tape())
+            y = layer.forward(self.ops, x, Tape(train=True, step=self._step))
             rows.append((f"layer {position} ({type(layer).__name__})", x, y))
             x = y
         return rows

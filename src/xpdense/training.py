@@ -58,12 +58,9 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
           batches: Batches, metrics: Sequence[Metric], callbacks: Sequence[Callback], comm: Solo) -> History:
     """The loop: epochs of steps, a row of the history after each. Everything is checked and in place already."""
     run = Run(network, History(), epochs, len(batches), validation is not None)
-    prefix = "" if validation is None else "validation_"
+    prefix, held = ("", rows) if validation is None else ("validation_", validation)
     run.metrics = {prefix + metric.name: metric.greater_is_better for metric in metrics}
-    state = optimizer.begin(network.arena)
-    good = _Good(network, state)
-    total = epochs * len(batches)
-    stepping = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]
+    loop = _Loop(network, rows, loss, optimizer, batches, run, comm, callbacks)
     begun: list[Callback] = []
     try:
         for callback in callbacks:
@@ -71,13 +68,10 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
             begun.append(callback)
         for run.epoch in range(epochs):
             start = time.perf_counter()
-            order = batches.epoch(run.epoch)
-            epoch = _Epoch(network, loss, optimizer, state, good, rows, order, run, total, comm)
-            mean, rate = epoch.train(stepping)
+            mean, rate = loop.epoch()
             seconds = time.perf_counter() - start
             values = {"loss": mean}
             if validation is not None or metrics:
-                held = rows if validation is None else validation
                 measured = evaluate(network, parts(network, held.x), held, loss, metrics)
                 values |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
             run.history.append(**values, learning_rate=rate, seconds=seconds, rows_per_second=rows.count / seconds)
@@ -92,101 +86,79 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
     return run.history
 
 
-class _Good:
-    """The last weights and optimizer state that are known to be good: a loss was computed with them and was finite.
+class _Loop:
+    """The steps of an epoch, with a look at the losses: at each where that is free, else after a burst of steps.
 
-    `mark` takes a copy at a step's start; `confirm`, once that step's loss is known, makes it the one to go back to.
+    A burst that holds a loss that is not finite is made again from the copy taken at its start, looking at each loss:
+    steps are deterministic, so the same step fails, now with everything still there to explain it. `good` is the last
+    copy of weights and optimizer state with which a loss was computed and was finite.
     """
 
-    def __init__(self, network: Network, state: OptimizerState) -> None:
-        self.network, self.state = network, state
-        self.mark(0)
-        self.confirm()
+    def __init__(self, network: Network, rows: Rows, loss: Loss, optimizer: Optimizer, batches: Batches, run: Run,
+                 comm: Solo, callbacks: Sequence[Callback]) -> None:
+        self.network, self.rows, self.loss, self.optimizer = network, rows, loss, optimizer
+        self.batches, self.run, self.comm = batches, run, comm
+        self.stepping = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]
+        self.state = optimizer.begin(network.arena)
+        self.weight = None if rows.weight is None else np.asarray(network.backend.to_host(rows.weight), np.float64)
+        self.good = self.start = self._copy(0)
 
-    def mark(self, step: int) -> None:
-        self.candidate = step, self.network.arena.snapshot(), self.state.snapshot()
-
-    def confirm(self) -> None:
-        self.confirmed = self.candidate
-
-    def restore(self, saved: Any) -> int:
-        """Put a copy back, in place; the step with which it began."""
-        step, arena, state = saved
-        self.network.arena.restore(arena)
-        self.state.restore(state)
-        return int(step)
-
-
-class _Epoch:
-    """The steps of one epoch, with a look at the losses: at each where that is free, else after a burst.
-
-    A burst that holds a loss that is not finite is made again from the snapshot at its start, looking at each loss:
-    steps are deterministic, so the same step fails, now with everything still there to explain it.
-    """
-
-    def __init__(self, network: Network, loss: Loss, optimizer: Optimizer, state: OptimizerState, good: _Good,
-                 rows: Rows, order: list[np.ndarray], run: Run, total: int, comm: Solo) -> None:
-        self.network, self.loss, self.optimizer, self.state, self.good = network, loss, optimizer, state, good
-        self.rows, self.order, self.run, self.total, self.comm = rows, order, run, total, comm
-        self.first = run.epoch * len(order)  # number of the epoch's first step
-        backend = network.backend
-        self.losses = backend.zeros((len(order),), network.dtype)  # (steps,)
-        self.weights = np.array([len(batch) for batch in order], dtype=np.float64)
-        if rows.weight is not None:
-            weight = np.asarray(backend.to_host(rows.weight), np.float64)
-            self.weights = np.array([weight[batch].sum() for batch in order])
-        flat = backend.from_host(np.concatenate(order))
-        ends = np.cumsum([len(batch) for batch in order])
-        self.batches = [flat[end - len(batch) : end] for end, batch in zip(ends, order, strict=True)]
-
-    def train(self, stepping: Iterable[Callback]) -> tuple[float, float]:
-        """The epoch's mean loss and its last learning rate."""
-        backend, run, rate = self.network.backend, self.run, 0.0
-        look = backend.on_host
-        for begin in range(0, len(self.order), _BURST):
-            end = min(begin + _BURST, len(self.order))
-            self.good.mark(self.first + begin)
-            for i in range(begin, end):
-                rate = self._step(i, look)
-                run.step = self.first + i
-                for callback in stepping:
+    def epoch(self) -> tuple[float, float]:
+        """Make the steps of epoch `run.epoch`; its mean loss and its last learning rate."""
+        backend, run, steps = self.network.backend, self.run, len(self.batches)
+        order, first, rate = self.batches.epoch(run.epoch), run.epoch * steps, 0.0
+        mass = np.array([len(rows) if self.weight is None else self.weight[rows].sum() for rows in order])
+        flat, size = backend.from_host(np.concatenate(order)), self.batches.batch_size  # one copy to the device
+        drawn = [flat[i * size : i * size + len(rows)] for i, rows in enumerate(order)]
+        losses = backend.zeros((steps,), self.network.dtype)
+        for begin in range(0, steps, _BURST):
+            burst = range(begin, min(begin + _BURST, steps))
+            self.start = self._copy(first + begin)
+            for i in burst:
+                losses[i], rate = self._step(first + i, drawn[i], look=backend.on_host)
+                run.step = first + i
+                for callback in self.stepping:
                     callback.on_step_end(run)
-            if not look and not np.isfinite(backend.to_host(self.losses[begin:end])).all():
-                self.good.restore(self.good.candidate)
-                for i in range(begin, end):
-                    self._step(i, look=True)
-            self._check_weights(end)
-            self.good.confirm()
-        losses = np.asarray(backend.to_host(self.losses), np.float64)
-        return float(np.sum(losses * self.weights) / np.sum(self.weights)), rate
+            if not np.isfinite(backend.to_host(losses[begin : burst.stop])).all():
+                self._restore(self.start)
+                for i in burst:
+                    self._step(first + i, drawn[i], look=True)
+            self._check_weights(first + burst.stop, drawn[burst[-1]])
+            self.good = self.start
+        return float(np.average(np.asarray(backend.to_host(losses), np.float64), weights=mass)), rate
 
-    def _step(self, i: int, look: bool) -> float:
-        step = self.first + i
-        rate = self.optimizer.learning_rate(step, self.total)
-        batch = self.rows.take(self.network.ops, self.batches[i])
+    def _step(self, step: int, rows: Array, look: bool) -> tuple[Array, float]:
+        rate = self.optimizer.learning_rate(step, self.run.epochs * self.run.steps_per_epoch)
+        batch = self.rows.take(self.network.ops, rows)
 
         def watch(value: Array) -> None:
             if not math.isfinite(float(value)):
                 self._fail(float(value), batch, step)
-            if step == self.good.candidate[0]:
-                self.good.confirm()
+            if step == self.start[0]:
+                self.good = self.start
 
-        self.losses[i] = train_step(self.network, self.loss, self.state, batch, step, rate, self.comm,
-                                    watch if look else None)
-        return rate
+        loss = train_step(self.network, self.loss, self.state, batch, step, rate, self.comm, watch if look else None)
+        return loss, rate
 
-    def _check_weights(self, i: int) -> None:
-        """The last update before step i may have broken the weights, or a running variance, which no loss shows."""
+    def _check_weights(self, step: int, rows: Array) -> None:
+        """The last update before a step may have broken the weights, or a running variance, which no loss shows."""
         xp, arena = self.network.backend.xp, self.network.arena
         if not all(bool(xp.all(xp.isfinite(buffer))) for buffer in (arena.params, arena.state)):
-            self._fail(math.nan, self.rows.take(self.network.ops, self.batches[i - 1]), self.first + i)
+            self._fail(math.nan, self.rows.take(self.network.ops, rows), step)
+
+    def _copy(self, step: int) -> tuple[int, Any, Any]:
+        return step, self.network.arena.snapshot(), self.state.snapshot()
+
+    def _restore(self, copy: tuple[int, Any, Any]) -> None:
+        self.network.arena.restore(copy[1])
+        self.state.restore(copy[2])
 
     def _fail(self, value: float, batch: Rows, step: int) -> None:
         """Explain the batch whose loss was not finite, put good weights back, and raise."""
         layers, layer = explain(self.network, batch.x)
-        restored = self.good.restore(self.good.confirmed)
+        self._restore(self.good)
         raise NonFiniteLossError(
-            step, self.run.epoch, value, layer, restored,
+            step, self.run.epoch, value, layer, self.good[0],
             largest_weight=_largest(row.weights for row in layers),
             largest_gradient=_largest(row.gradients for row in layers),
             largest_input=layers[0].inputs, layers=layers,
