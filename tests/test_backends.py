@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import pickle
 import subprocess
@@ -261,12 +262,12 @@ def test_read_only_strided_and_reversed_arrays_are_read_and_never_written(name: 
     before = [view.copy() for view in views]
     expected = network(name)
     fit(expected)
-    for view, copy in zip(views, before, strict=True):
+    for view, kept in zip(views, before, strict=True):
         net = network(name)
         fit(net, view)
         np.testing.assert_array_equal(values(net), values(expected))
         net.predict(view)
-        np.testing.assert_array_equal(view, copy)
+        np.testing.assert_array_equal(view, kept)
 
 
 def test_moving_keeps_values_and_gives_new_views() -> None:
@@ -314,6 +315,10 @@ def test_a_mutable_namespace_without_a_name_here_trains(monkeypatch: pytest.Monk
     fit(expected)
     assert net.backend.kind == "somebodys_arrays"
     np.testing.assert_allclose(values(net), values(expected), rtol=1e-4, atol=1e-5)
+    assert type(net.predict(xp.asarray(X))) is type(xp.asarray(X))
+    again = copy.deepcopy(net)  # nobody can find that namespace by its name: on the CPU, then
+    np.testing.assert_array_equal(values(again), values(net))
+    np.testing.assert_allclose(again.predict(X), expected.predict(X), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["numpy", "torch", "array_api_strict:device1"])

@@ -160,6 +160,13 @@ class Scale(xd.Layer):
         return x * self.params["gain"]
 
 
+class Dotted(xd.Layer):
+    """A layer whose parameter's name would be taken for a path."""
+
+    def parameters(self, inputs: int) -> dict[str, xd.Parameter]:
+        return {"a.gain": xd.Parameter((inputs,), "ones")}
+
+
 class Own(xd.Loss):
     name = "own_loss"
 
@@ -249,6 +256,12 @@ def _sparse() -> Any:
     import scipy.sparse
 
     return scipy.sparse.csr_array(X)
+
+
+def history() -> xd.History:
+    history = xd.History()
+    history.append(loss=1.0)
+    return history
 
 
 def _extra(value: Any) -> Act:
@@ -498,10 +511,19 @@ KINDS = [
     Case("callback-function", regress(callbacks=[print]), ParameterError, "must be a Callback"),
     Case("metric-alone", classify(metrics="accuracy"), ParameterError, "must be a list, such as ['accuracy']"),
     Case("metric-number", classify(metrics=[3]), ParameterError, "(target, prediction) -> float"),
+    Case("metric-twice", regress(metrics=["r2", "mae", "r2"]), ParameterError, "'r2' is asked for twice"),
+    Case("metric-twice-own", regress(metrics=[lambda t, p: 0.0, lambda t, p: 1.0]), ParameterError, "twice"),
+    *(Case(f"metric-called-{name}", regress(metrics=[xd.Metric(name, "values", "r2_score", True)]), ParameterError,
+           "another name") for name in ("loss", "seconds", "learning_rate", "rows_per_second")),
+    Case("metric-takes", lambda s: xd.Metric("m", "value", "r2_score", True), ParameterError,
+         "'labels', 'probabilities' or 'values'"),
+    Case("metric-function", regress(metrics=[xd.Metric("m", "values", "r3_score", True)]), ParameterError,
+         "sklearn.metrics has no 'r3_score'"),
     *(Case(f"metric-{name}-of-regression", regress(metrics=[name]), ParameterError, "use r2, rmse or mae")
       for name in ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss")),
     Case("activation-saves", lambda s: xd.Activation("a", np.tanh, np.tanh, saves="both"), ParameterError,
          "'input' or 'output'"),
+    Case("parameter-name", build(lambda: [Dotted(), xd.Dense(1)]), ParameterError, "must not hold a dot"),
     Case("evaluate-untrained", lambda s: s.regressor.evaluate(X, VALUES), NotFittedError, "pass loss='squared_error'"),
 ]
 
@@ -535,6 +557,10 @@ FILES = [
     Case("save-object", _extra(object()), OutputError, "does not fit JSON"),
     Case("save-nan", _extra(float("nan")), OutputError, "does not fit JSON"),
     Case("history-csv", lambda s: xd.History().to_csv(s.shelf / "a_file" / "h.csv"), OutputError, "cannot write"),
+    Case("history-plot", lambda s: history().plot(s.shelf / "a_file" / "h.png"), OutputError, "cannot write",
+         "matplotlib"),
+    Case("history-plot-format", lambda s: history().plot(s.shelf / "h.xyz"), ParameterError, "png", "matplotlib"),
+    Case("history-plot-empty", lambda s: xd.History().plot(), ParameterError, "no epochs", "matplotlib"),
     Case("load-missing", load("nowhere"), ModelFileError, "it has no model.json"),
     Case("load-empty", load("empty"), ModelFileError, "it has no model.json"),
     Case("load-file", load("a_file"), ModelFileError, "model.json"),

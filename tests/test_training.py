@@ -18,10 +18,12 @@ import pytest
 
 import xpdense as xd
 from xpdense import model, training
+from xpdense.activations import ACTIVATIONS
 from xpdense.backend import Backend
 from xpdense.comm import Solo
 from xpdense.data.arrays import Rows
 from xpdense.errors import LayerExtremes
+from xpdense.initializers import normal
 from xpdense.losses import as_loss
 from xpdense.optimizers import as_optimizer
 
@@ -603,6 +605,57 @@ def test_the_users_own_of_everything_trains_on_every_backend(place: str) -> None
     assert len([event for event in log if event[1] == "step"]) == 160
 
 
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_a_users_activation_is_the_users_whatever_its_name(name: str) -> None:
+    triple = xd.Activation(name, forward=lambda xp, z: 3.0 * z, derivative=lambda xp, z: xp.full_like(z, 3.0))
+    net = network(xd.Dense(4, triple), xd.Dense(1))
+    weights = net.arena.to_host()
+    expected = 3.0 * X @ weights["0.weight"] @ weights["1.weight"]
+    np.testing.assert_allclose(net.predict(X), expected, rtol=1e-5, atol=1e-6)
+    net.forward(X, train=True)
+    net.backward(np.ones_like(Y))
+    dz = 3.0 * np.ones_like(Y) @ weights["1.weight"].T
+    np.testing.assert_allclose(net.grads["0.weight"], X.T @ dz, rtol=1e-5, atol=1e-4)
+
+@pytest.mark.parametrize("base", [xd.SquaredError, xd.BinaryCrossEntropy, xd.Huber], ids=lambda cls: cls.__name__)
+def test_a_users_loss_is_the_users_though_it_inherits_a_name(base: type[xd.Loss]) -> None:
+    class Constant(base):  # type: ignore[misc, valid-type]
+        def value_and_gradient(self, xp: Any, z: Any, target: Any) -> Any:
+            return xp.mean(0.0 * z + 7.0, axis=-1), 0.0 * z
+
+    net = network()
+    before = bits(net)
+    assert fit(net, y=(Y > 0) * 1.0, loss=Constant())["loss"] == pytest.approx([7.0] * 3)
+    assert bits(net) == before
+
+
+@pytest.mark.parametrize("base", [xd.SGD, xd.Momentum, xd.Adam], ids=lambda cls: cls.__name__)
+def test_a_users_optimizer_is_the_users_though_it_inherits_a_name(base: type[xd.Optimizer]) -> None:
+    class Still(base):  # type: ignore[misc, valid-type]
+        def rule(self, xp: Any, p: Any, g: Any, state: Any, hyper: Any) -> None:
+            pass
+
+    net = network()
+    before = bits(net)
+    fit(net, optimizer=Still(0.1))
+    assert bits(net) == before
+
+
+def test_what_numpy_does_about_underflow_is_the_callers_business_and_changes_nothing() -> None:
+    x, y, weight = X.astype(np.float64), Y.astype(np.float64), WEIGHT.astype(np.float64)
+    x[0, 0], y[1, 0], weight[2] = 1e-50, -1e-60, 1e-70
+    calm, strict = network(), network()
+    fit(calm, x=x, y=y, sample_weight=weight, validation=(x, y, weight))
+    with np.errstate(all="raise"):
+        fit(strict, x=x, y=y, sample_weight=weight, validation=(x, y, weight))
+        prediction = strict.predict(x)
+        strict.evaluate(x, y, sample_weight=weight)
+        network(xd.Dense(4, initializer=normal(1e-44)))
+        assert np.geterr()["under"] == "raise"
+    assert bits(calm) == bits(strict)
+    np.testing.assert_array_equal(prediction, calm.predict(x))
+
+
 # --- a loss that is no number ----------------------------------------------------------------------------------
 
 class Breaking(xd.Optimizer):
@@ -652,7 +705,7 @@ def test_a_diverging_run_says_where_and_holds_the_weights_of_the_step_that_it_na
     assert_good_weights(net)
 
     assert [row.name for row in error.layers] == ["layer 0 (Dense)", "layer 1 (Residual)", "layer 2 (Dense)"]
-    assert error.layer == next((row.name for row in error.layers if not math.isfinite(row.outputs)), "the loss")
+    assert error.layer == next((row.name for row in error.layers if "outputs" in row.not_finite), "the loss")
     assert error.largest_input == pytest.approx(np.abs(X[batches[error.step]]).max())
     assert error.layers[0].inputs == error.largest_input
     assert not error.largest_weight <= 1e3
@@ -709,7 +762,8 @@ def test_inputs_that_overflow_a_layer_name_that_layer(place: str) -> None:
     with pytest.raises(xd.NonFiniteLossError) as caught:
         fit(net, x=np.abs(X) * 1e15)
     assert caught.value.layer == "layer 1 (Dense)"
-    assert ["outputs" in row.not_finite for row in caught.value.layers] == [False, True, True, True]
+    found = [row.not_finite for row in caught.value.layers]
+    assert found == [(), ("outputs",), ("inputs", "outputs"), ("inputs", "outputs")]
     assert caught.value.largest_weight == pytest.approx(1e15)
 
 
@@ -722,6 +776,9 @@ def test_weights_after_a_break_are_those_from_before_it_wherever_it_falls(break_
         fit(net, optimizer=Breaking(break_at=break_at, by=by), epochs=3, batch_size=1)
     assert caught.value.step == break_at + 1
     assert caught.value.restored_step <= break_at, "the weights after the break are the broken ones"
+    assert caught.value.layers[0].not_finite == (() if math.isfinite(by) else ("outputs", "weights"))
+    assert caught.value.layer == ("the loss" if math.isfinite(by) else "layer 0 (Dense)")
+    assert not math.isnan(caught.value.largest_weight), "what can be said is said"
     batches = [rows for epoch in range(3) for rows in shuffled(epoch, batch_size=1)]
     by_hand(replay, batches[: caught.value.restored_step], Breaking(break_at=-1, by=0.0), 150)
     assert bits(net) == bits(replay)
@@ -783,13 +840,13 @@ def test_the_optimizer_state_goes_back_too(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_error_pickles_and_is_what_python_expects() -> None:
     error = xd.NonFiniteLossError(7, 1, math.inf, "layer 0 (Dense)", 5, 1.0, 2.0, 3.0,
-                                  [LayerExtremes("layer 0 (Dense)", 3.0, math.inf, 1.0, 2.0)])
+                                  [LayerExtremes("layer 0 (Dense)", 3.0, math.inf, 1.0, 2.0, ("outputs",))])
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is xd.NonFiniteLossError
     assert isinstance(again, FloatingPointError)
     assert vars(again) == vars(error)
     assert str(again) == str(error)
-    assert "began in layer 0 (Dense)" in str(error)
+    assert "began in layer 0 (Dense), whose outputs are not finite" in str(error)
 
 
 # --- predict and evaluate --------------------------------------------------------------------------------------

@@ -57,8 +57,13 @@ class Activation:
         """Its name, with its parameters where it has some: what `as_activation` makes it of again."""
         return {"name": self.name, **self.config} if self.config else self.name
 
-    def __reduce_ex__(self, protocol: Any) -> Any:  # the formulas of the registered ones do not pickle
-        if self.forward.__module__ == __name__:
+    @property
+    def builtin(self) -> bool:
+        """Whether it is one of this module, and not a user's of the same name: only then ops may go by the name."""
+        return self.forward.__module__ == __name__
+
+    def __reduce_ex__(self, protocol: Any) -> Any:  # the formulas of this module do not pickle
+        if self.builtin:
             return as_activation, (self.spec(),)
         return super().__reduce_ex__(protocol)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, Backend
+from .errors import positive_int
 from .initializers import Initializer, as_initializer
 
 ALIGNMENT = 16
@@ -37,6 +38,10 @@ class Parameter:
     initializer: str | Initializer = "zeros"
     decay: bool = False
     trained: bool = True
+
+    def __post_init__(self) -> None:
+        for n in self.shape:
+            positive_int("each length of a parameter's shape", n)
 
     @property
     def size(self) -> int:
@@ -97,7 +102,9 @@ class Arena:
 
     def write(self, name: str, values: np.ndarray) -> None:
         """Set tensor `name` from a host array of its shape."""
-        self.values(name)[...] = self.backend.from_host(np.array(values, dtype=self.dtype))
+        with np.errstate(under="ignore"):
+            cast = np.array(values, dtype=self.dtype)
+        self.values(name)[...] = self.backend.from_host(cast)
 
     def to_host(self) -> dict[str, np.ndarray]:
         """Copies of all tensors, trained or not, by name."""

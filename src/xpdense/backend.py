@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module, metadata, util
+from pathlib import Path
 from typing import Any
 
 import array_api_compat
@@ -106,9 +107,12 @@ class Backend:
         if self.kind == "torch" and str(self.device).startswith("cuda"):
             return int(import_module("torch").cuda.mem_get_info(self.device)[1])
         try:
-            return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            here = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         except (AttributeError, ValueError, OSError):  # a system without these names
             return 0
+        container = Path("/sys/fs/cgroup/memory.max")
+        limit = container.read_text().strip() if container.is_file() else "max"
+        return min(here, int(limit)) if limit.isdigit() else here
 
     def check_memory(self, needed: int, what: str) -> None:
         """Raise MemoryLimitError when `needed` bytes are more than the device has."""

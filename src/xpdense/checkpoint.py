@@ -50,6 +50,8 @@ def write(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, n
         body = json.dumps(config, allow_nan=False)  # before anything is touched
     except (TypeError, ValueError) as error:
         raise OutputError(f"the model cannot be saved: its configuration does not fit JSON: {error}") from error
+    if json.loads(body).get("extra") != config.get("extra"):
+        raise OutputError("extra does not come back from JSON as it is: use lists and text keys, no tuples")
     check_writable(folder)
     data = save({name: np.ascontiguousarray(value) for name, value in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()

@@ -129,10 +129,11 @@ class NonFiniteLossError(XpdenseError, FloatingPointError):
     loss : float
         The loss at that step: nan, inf or -inf.
     layer : str
-        Name of the first layer, from the input, whose output was not finite; "loss" where every layer's
+        Name of the first layer, from the input, whose output was not finite; "the loss" where every layer's
         output was still finite.
     restored_step : int
-        The network's weights are those with which step `restored_step` started.
+        The network's weights are those with which step `restored_step` started, unless a callback put others back,
+        as EarlyStopping does with those of its best epoch.
     largest_weight, largest_gradient, largest_input : float
         Largest absolute value over all layers of the weights, their gradients and the batch's inputs; NaNs left out.
     layers : list of LayerExtremes
@@ -228,9 +229,9 @@ def boolean(name: str, value: object) -> bool:
     >>> boolean("bias", True)
     True
     """
-    if value is not True and value is not False:
+    if type(value).__name__ not in ("bool", "bool_"):  # Python's and NumPy's
         raise ParameterError(f"{name} must be True or False, got {value!r}")
-    return value
+    return bool(value)
 
 
 def real(name: str, value: object, low: float = float("-inf"), high: float = float("inf"),

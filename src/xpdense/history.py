@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from .errors import OutputError, require
+from .errors import OutputError, ParameterError, require
 
 
 class History(Mapping[str, list[float]]):
@@ -68,7 +68,14 @@ class History(Mapping[str, list[float]]):
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw loss and metrics over the epochs; write the picture to `path`, or return the matplotlib Figure."""
+        if not self.epochs:
+            raise ParameterError("the history has no epochs yet: there is nothing to draw")
         require("matplotlib", "plots", "History.plot")
         from .plots import plot_history
 
-        return plot_history(self, path)
+        try:
+            return plot_history(self, path)
+        except OSError as error:
+            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        except ValueError as error:  # a format that matplotlib does not write; it lists those that it does
+            raise ParameterError(f"cannot write {path}: {error}") from error

@@ -37,6 +37,10 @@ class Loss:
     name = "loss"
     labels = False  #: whether a target may be (batch,) class numbers
 
+    def __init_subclass__(cls) -> None:  # a user's loss that names itself nothing is not taken for the one it extends
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         """Loss of each row (..., batch) and its gradient dL/dz (..., batch, outputs), a new array.
 

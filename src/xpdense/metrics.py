@@ -32,6 +32,10 @@ class Metric:
     function: str | Callable[..., float]
     greater_is_better: bool
 
+    def __post_init__(self) -> None:
+        if self.takes not in ("labels", "probabilities", "values"):
+            raise ParameterError(f"takes must be 'labels', 'probabilities' or 'values', got {self.takes!r}")
+
     def __call__(self, loss: Loss, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> float:
         """The metric's value.
 
@@ -95,6 +99,8 @@ def _classes(loss: Loss, values: np.ndarray) -> np.ndarray:
     return labels[:, 0] if values.shape[1] == 1 else labels
 
 
+_TAKEN = ("loss", "learning_rate", "seconds", "rows_per_second")  # names that the history gives itself
+
 #: Every metric by name.
 METRICS: dict[str, Metric] = {
     m.name: m
@@ -127,11 +133,10 @@ def as_metrics(values: Sequence[str | Callable[..., float] | Metric], loss: Loss
     """
     if isinstance(values, (str, Metric)) or callable(values):
         raise ParameterError(f"metrics must be a list, such as ['accuracy'], got {values!r}")
-    found = []
+    found: list[Metric] = []
     for value in values:
         if isinstance(value, str):
             metric = lookup("metric", value, METRICS)
-            require("sklearn.metrics", "sklearn", f"the metric {value!r}")
         elif isinstance(value, Metric):
             metric = value
         elif callable(value):
@@ -141,5 +146,13 @@ def as_metrics(values: Sequence[str | Callable[..., float] | Metric], loss: Loss
         if metric.takes != "values" and not isinstance(loss, (BinaryCrossEntropy, SoftmaxCrossEntropy)):
             raise ParameterError(f"the metric {metric.name!r} needs classes, and {loss.name} has none: "
                                  f"use r2, rmse or mae")
+        if isinstance(metric.function, str):
+            module = require("sklearn.metrics", "sklearn", f"the metric {metric.name!r}")
+            if not hasattr(module, metric.function):
+                raise ParameterError(f"sklearn.metrics has no {metric.function!r}")
+        if metric.name in _TAKEN:
+            raise ParameterError(f"{metric.name!r} is a column of the history: give the metric another name")
+        if metric.name in [other.name for other in found]:
+            raise ParameterError(f"the metric {metric.name!r} is asked for twice; metrics need names of their own")
         found.append(metric)
     return found

@@ -9,7 +9,7 @@ import numpy as np
 
 from .arena import Arena, Parameter
 from .backend import DTYPES, Array, Backend, resolve
-from .errors import BackendError, ShapeError, lookup, positive_int
+from .errors import BackendError, ParameterError, ShapeError, lookup, positive_int
 from .layers import Dropout, Layer, Tape, backward, forward, stack
 from .ops import ops_for
 
@@ -38,7 +38,10 @@ class Network:
         self.backend = resolve("numpy" if self.follows_input else backend)
         width, declared = self.inputs, dict[str, Parameter]()
         for name, layer in self.named_layers():
-            declared |= {f"{name}.{key}": p for key, p in layer.parameters(self._width_before(name)).items()}
+            for key, parameter in layer.parameters(self._width_before(name)).items():
+                if not key or "." in key:
+                    raise ParameterError(f"a parameter's name must not hold a dot, got {key!r} in {layer!r}")
+                declared[f"{name}.{key}"] = parameter
         for layer in self.layers:
             width = layer.outputs(width)
         self.outputs = width
@@ -96,7 +99,7 @@ class Network:
         vars(self).update(state)
         try:
             self.backend = resolve(name)
-        except BackendError:  # trained elsewhere: what was learnt is as good on the CPU
+        except (BackendError, ParameterError):  # trained elsewhere: what was learnt is as good on the CPU
             self.backend = resolve("numpy")
         with self.backend.active():
             self.arena = Arena(declared, self.backend, self.dtype)

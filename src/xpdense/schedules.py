@@ -166,7 +166,7 @@ class OneCycle(Schedule):
         peak = self.rise * total - 1.0
         low, high = self.learning_rate / self.start, self.learning_rate
         if step <= peak:
-            begin, end, progress = low, high, step / peak
+            begin, end, progress = low, high, step / peak if peak > 0 else 1.0
         else:
             begin, end, progress = high, low / self.end, min(1.0, (step - peak) / max(1.0, total - 1.0 - peak))
         return end + 0.5 * (begin - end) * (1.0 + math.cos(math.pi * progress))

@@ -146,12 +146,14 @@ class _Loop:
         if not all(bool(xp.all(xp.isfinite(buffer))) for buffer in (arena.params, arena.state)):
             self._fail(math.nan, self.rows.take(self.network.ops, rows), step)
 
-    def _copy(self, step: int) -> tuple[int, Any, Any]:
-        return step, self.network.arena.snapshot(), self.state.snapshot()
+    def _copy(self, step: int) -> tuple[int, Any, Any, Array]:
+        grads = self.network.backend.xp.asarray(self.network.arena.grads, copy=True)  # what an explanation shows
+        return step, self.network.arena.snapshot(), self.state.snapshot(), grads
 
-    def _restore(self, copy: tuple[int, Any, Any]) -> None:
+    def _restore(self, copy: tuple[int, Any, Any, Array]) -> None:
         self.network.arena.restore(copy[1])
         self.state.restore(copy[2])
+        self.network.arena.grads[...] = copy[3]
 
     def _fail(self, value: float, batch: Rows, step: int) -> None:
         """Explain the batch whose loss was not finite, put good weights back, and raise."""

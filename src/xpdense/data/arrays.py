@@ -49,7 +49,7 @@ def finite(values: Array, backend: Backend, what: str, dtype: str | None) -> Arr
     if dtype is None:
         cast = values
     else:
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             cast = xp.astype(values, backend.dtype(dtype), copy=False)
     if not xp.isdtype(cast.dtype, "real floating") or bool(xp.all(xp.isfinite(cast))):
         return cast

@@ -76,7 +76,7 @@ class Ops:
         z (..., batch, features) is overwritten; bias (..., features). Returns (a, saved), both shaped as z.
         """
         xp = self.xp
-        if activation.name == "identity":
+        if activation.builtin and activation.name == "identity":
             if bias is not None:
                 z += bias[..., None, :]
             return z, z
@@ -104,7 +104,7 @@ class Ops:
         Returns dz, which is da itself for the identity.
         """
         xp = self.xp
-        if activation.name == "identity":
+        if activation.builtin and activation.name == "identity":
             if dbias is not None:
                 dbias[...] = xp.sum(da, axis=-2)
             return da
