@@ -238,6 +238,8 @@ class HandDense(xd.Layer):
             dbias = np.mean(a, axis=0)
         elif self.fault == "bias gradient summed over the features":
             dbias = np.sum(dz, axis=1)[: dz.shape[1]]
+        if self.fault == "gradients added to what was there":
+            dweight, dbias = self.grads["weight"] + dweight, self.grads["bias"] + dbias
         self.grads["weight"][...], self.grads["bias"][...] = dweight, dbias
         if self.fault == "weight not transposed on the way back":
             return dz @ weight
@@ -251,7 +253,7 @@ LAYER_FAULTS = [
     "weight gradient with the sign flipped", "weight gradient transposed", "1 / features instead of 1 / batch",
     "weight gradient left at zero", "bias gradient of the incoming gradient", "bias gradient of the output",
     "bias gradient summed over the features", "weight not transposed on the way back",
-    "input gradient with the sign flipped",
+    "input gradient with the sign flipped", "gradients added to what was there",
 ]
 
 

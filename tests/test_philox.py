@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -114,6 +115,30 @@ def test_outside_training_nothing_is_dropped(backend: str) -> None:
     x = net.backend.from_host(np.ones((4, 5)))
     assert np.array_equal(net.backend.to_host(net.forward(x)), np.ones((4, 5)))
     assert not np.array_equal(net.backend.to_host(net.forward(x, train=True)), np.ones((4, 5)))
+
+
+class Seen(xd.Layer):
+    """Passes everything on, and keeps what it saw in training."""
+
+    zeros: list[np.ndarray] = []  # noqa: RUF012  (of the class, for a network trains a copy of its layers)
+
+    def forward(self, ops: Ops, x: Any, tape: Tape) -> Any:
+        if tape.train:
+            self.zeros.append(ops.backend.to_host(x) == 0.0)
+        return x
+
+    def backward(self, ops: Ops, dy: Any, tape: Tape) -> Any:
+        return dy
+
+
+def test_a_training_drops_others_at_every_step_and_in_every_epoch(backend: str) -> None:
+    Seen.zeros = []
+    net = xd.DenseNetwork([xd.Dropout(0.5), Seen(), xd.Dense(1)], 50, backend)
+    net.fit(np.ones((8, 50)), np.ones(8), loss="squared_error", batch_size=4, epochs=2)
+    assert len(Seen.zeros) == 4
+    for i, mask in enumerate(Seen.zeros):
+        assert 0.3 < np.mean(mask) < 0.7
+        assert all(0.3 < np.mean(mask == other) < 0.7 for other in Seen.zeros[:i])  # half agree by chance
 
 
 def test_each_training_step_drops_its_own(backend: str) -> None:

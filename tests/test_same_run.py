@@ -101,6 +101,8 @@ def test_the_start_is_the_same_to_the_bit_on_every_backend(backend: str, dtype: 
     expected = Network(layers(), INPUTS, "numpy", dtype, seed=11).arena.to_host()
     found = Network(layers(), INPUTS, backend, dtype, seed=11).arena.to_host()
     assert all(np.array_equal(found[name], values) for name, values in expected.items())
+    other = Network(layers(), INPUTS, backend, dtype, seed=12).arena.to_host()
+    assert all(not np.array_equal(other[name], values) for name, values in expected.items() if "weight" in name)
 
 
 def test_a_network_moved_to_another_backend_goes_on_the_same(backend: str) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+
 from .errors import (
     DataError,
     ModelFileError,
@@ -19,6 +21,7 @@ from .errors import (
     ParameterError,
     TargetError,
     XpdenseError,
+    lookup,
     positive_int,
     real,
     require,
@@ -36,8 +39,6 @@ except ImportError as error:  # the script is installed with the package, these 
     raise SystemExit(2) from None
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from .callbacks import Callback, EarlyStopping, Run
     from .data.datasets import Table
     from .data.table import TableEncoder, Target
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _CLASS_METRICS = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss")
 _VALUE_METRICS = ("r2", "rmse", "mae")
 _RUN_FILES = ("model", "history.csv", "curves.png")
+_UsageError: Any = typer.BadParameter.__base__  # typer has no public name for it
 
 
 class _Group(TyperGroup):
@@ -59,6 +61,10 @@ class _Group(TyperGroup):
         except XpdenseError as error:
             print("error:", " ".join(str(error).split()), file=sys.stderr)
             raise typer.Exit(1 if isinstance(error, NonFiniteLossError) else 2) from None
+        except _UsageError as error:
+            command = " ".join(["xpdense", *filter(None, [ctx.invoked_subcommand])])
+            print(f"error: {error.format_message()} See {command} --help", file=sys.stderr)
+            raise typer.Exit(2) from None
         except KeyboardInterrupt:
             print("interrupted: nothing was saved", file=sys.stderr)
             raise typer.Exit(130) from None
@@ -134,7 +140,7 @@ def train(
 ) -> None:
     """Train a network on DATA and score it on rows it has not seen."""
     from .activations import as_activation
-    from .backend import DTYPES, lookup, resolve
+    from .backend import DTYPES, resolve
     from .data import datasets
     from .data.table import TableEncoder, Target, as_task, as_task_loss
     from .losses import LOSSES, as_loss
@@ -165,7 +171,7 @@ def train(
     chosen = as_loss(loss)
     y = goal.encode(values)  # (n,) class numbers or values
     if not goal.classes:
-        chosen.check_target(_numpy(), y, 1)
+        chosen.check_target(np, y, 1)
     rows = _Split(table, y, goal, validation, test, seed)
     features = table.frame.drop(columns=column)
     encoder = TableEncoder.fit(features.iloc[rows.train])
@@ -187,10 +193,10 @@ def train(
         history = network.fit(
             x[rows.train], y_scaled[rows.train], loss=chosen, optimizer=rule, batch_size=batch_size, epochs=epochs,
             validation=(x[rows.validation], y_scaled[rows.validation]) if stopping else None, metrics=[metric],
-            callbacks=[_epoch_lines(metric), *([stopping] if stopping else [])], progress=sys.stderr.isatty())
+            callbacks=[*_watching(metric), *([stopping] if stopping else [])])
         if stopping:
-            print(f"kept the weights of epoch {stopping.best_epoch + 1}, whose validation loss {_shown(stopping.best)} was "
-                  f"the lowest of {history.epochs}")
+            print(f"kept the weights of epoch {stopping.best_epoch + 1}, whose validation loss "
+                  f"{_shown(stopping.best)} was the lowest of {history.epochs}")
         _show_score(network, goal, chosen, x, y, rows)
         try:
             network.save(folder / "model")
@@ -207,7 +213,6 @@ class _Split:
     def __init__(self, table: Table, y: np.ndarray, goal: Target, validation: float, test: float, seed: int) -> None:
         from .data.datasets import split
 
-        np = _numpy()
         classes, nobody = (y if goal.classes else None), np.arange(0)
         self.train, self.validation, self.test = np.arange(len(y)), nobody, nobody
         stratified = []
@@ -237,7 +242,8 @@ def _widths(text: str) -> list[int]:
     except ValueError as error:
         if isinstance(error, ParameterError):
             raise
-        raise ParameterError(f"--hidden must be widths such as 256,128, or none for a linear model, got {text!r}") from None
+        raise ParameterError(f"--hidden must be widths such as 256,128, or none for a linear model, "
+                             f"got {text!r}") from None
 
 
 def _optimizer(name: str, learning_rate: float | None, weight_decay: float | None) -> Optimizer:
@@ -260,7 +266,7 @@ def _network(widths: list[int], activation: str, inputs: int, goal: Target, loss
     last = Dense(goal.outputs(loss), initializer=None if goal.classes else "zeros")
     network = DenseNetwork([*(Dense(width, activation) for width in widths), last], inputs, backend, dtype, seed)
     if loss == "poisson":
-        network.params[f"{len(widths)}.bias"][...] = float(_numpy().log(y.mean()))
+        network.params[f"{len(widths)}.bias"][...] = float(np.log(y.mean()))
     return network
 
 
@@ -278,8 +284,8 @@ def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
             names = {path.name for path in out.iterdir()}
             strangers = sorted(names - set(_RUN_FILES)) or ([] if not names or "model" in names else sorted(names))
             if strangers:
-                raise OutputError(f"{out} holds other files ({strangers[0]}) and is no earlier run: choose another folder")
-            check_model_folder(out / "model")
+                raise OutputError(f"{out} holds {strangers[0]!r} and is no earlier run: choose another folder")
+            _check_model_folder(out / "model")
     check_writable(folder)
     try:
         yield folder
@@ -290,12 +296,12 @@ def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
         raise
 
 
-def check_model_folder(folder: Path) -> None:
+def _check_model_folder(folder: Path) -> None:
     """Raise OutputError where `folder` holds anything but a model."""
     strangers = [path.name for path in folder.iterdir() if path.suffix != ".safetensors" and path.name != "model.json"
                  and not path.name.startswith(".writing-")] if folder.is_dir() else []
-    if strangers or (folder.exists() and not folder.is_dir()):
-        raise OutputError(f"{folder} holds no model but {strangers[0] if strangers else 'is a file'}: choose another folder")
+    if strangers:
+        raise OutputError(f"{folder} holds {strangers[0]!r}, which is no part of a model: choose another folder")
 
 
 def _claimed(parent: Path, name: str) -> Path:
@@ -319,24 +325,29 @@ def _early_stopping(patience: int) -> EarlyStopping:
     return EarlyStopping(patience=patience)
 
 
-def _epoch_lines(metric: str) -> Callback:
+def _watching(metric: str) -> list[Callback]:
+    """What shows how a training goes: a line per epoch and, on a terminal, a bar under them."""
     from tqdm import tqdm
 
-    from .callbacks import Callback
+    from .callbacks import Callback, ProgressBar
 
     class EpochLines(Callback):
         def on_epoch_end(self, run: Run) -> None:
             history, width = run.history, len(str(run.epochs))
-            parts = [f"epoch {run.epoch + 1:{width}}/{run.epochs}", f"loss {history['loss'][-1]:<8.4g}"]
+            parts = [f"epoch {run.epoch + 1:{width}}/{run.epochs}", f"loss {_shown(history['loss'][-1])}"]
             prefix = "validation_" if run.has_validation else ""
             if prefix:
-                parts.append(f"validation loss {history['validation_loss'][-1]:<8.4g}")
+                parts.append(f"validation loss {_shown(history['validation_loss'][-1])}")
             parts.append(f"{metric} {_shown(history[prefix + metric][-1])}")
             parts.append(f"{history['rows_per_second'][-1] / 1000:.1f} k rows/s")
             tqdm.write("  ".join(parts))
             sys.stdout.flush()
 
-    return EpochLines()
+    class Bar(ProgressBar):
+        def on_epoch_end(self, run: Run) -> None:
+            """The lines say it already."""
+
+    return [EpochLines(), *([Bar()] if sys.stderr.isatty() else [])]
 
 
 # --- predict, evaluate, backends -------------------------------------------------------------------------------
@@ -350,7 +361,7 @@ def predict(
                                              help="CSV file to write.  [default: standard output]")] = None,
     backend: _BackendName = "auto",
 ) -> None:
-    """Predict a row for each of DATA's, as CSV with a column "prediction"."""
+    """Predict the target for each row of DATA, as CSV."""
     pandas = require("pandas", "cli", "reading tables")
     network, encoder, goal = _load(model, backend)
     if proba and not goal.classes:
@@ -358,7 +369,7 @@ def predict(
     if out is not None:
         _check_file(out, data)
     table = _read_for(encoder, goal, data, needs_target=False)
-    prediction = _numpy().asarray(network.predict(encoder.transform(table.frame, network.dtype)))
+    prediction = np.asarray(network.predict(encoder.transform(table.frame, network.dtype)))
     columns: dict[str, Any] = {"prediction": goal.decoded(prediction)}
     if proba:
         names = (f"probability_{label}" for label in goal.classes)
@@ -368,7 +379,7 @@ def predict(
         typer.echo(text, nl=False)
     else:
         _write(out, text)
-        print(f"wrote {len(prediction):,} predictions to {out}", file=sys.stderr)
+        print(f"wrote {_many(len(prediction), 'prediction')} to {out}", file=sys.stderr)
 
 
 @app.command()
@@ -381,9 +392,9 @@ def evaluate(model: _Model, data: _Data, backend: _BackendName = "auto") -> None
     loss = network.loss
     assert loss is not None  # _load has seen to it
     scores = {"loss": network.evaluate(x, goal.scaled(y))["loss"]}
-    scores |= _scores(goal, loss, y, _numpy().asarray(network.predict(x)))
-    known = " (the data it was trained on)" if table.name == network.extra.get("data") else ""
-    title = f"{goal.task} of {goal.column!r}, {len(y):,} rows of {table.name}{known}"
+    scores |= _scores(goal, loss, y, np.asarray(network.predict(x)))
+    known = ", those that it was trained on among them" if data == network.extra.get("data") else ""
+    title = f"{goal.task} of {goal.column!r}, {_many(len(y), 'row')} of {table.name}{known}"
     _print_grid(title, ["score", "value"], [[name, _shown(value)] for name, value in scores.items()])
     if goal.scale != 1.0 or goal.mean != 0.0:
         print(f"The loss, {loss.name}, is of the standardised target; the other scores are in the target's units.")
@@ -391,10 +402,10 @@ def evaluate(model: _Model, data: _Data, backend: _BackendName = "auto") -> None
 
 @app.command()
 def backends() -> None:
-    """List the array namespaces, their devices, and the ops that serve each."""
+    """List array namespaces, devices and the ops that serve them."""
     from .ops import backends as found
 
-    cells = [[row.name, "yes" if row.available else "no", row.version, row.device, row.ops, row.note] for row in found()]
+    cells = [[b.name, "yes" if b.available else "no", b.version, b.device, b.ops, b.note] for b in found()]
     _print_grid("", ["backend", "available", "version", "device", "ops", "note"], cells)
 
 
@@ -403,11 +414,13 @@ def _load(path: Path, backend: str) -> tuple[DenseNetwork, TableEncoder, Target]
     from .data.table import TASKS, TableEncoder, Target
     from .model import load
 
+    if not path.is_dir():
+        raise ModelFileError(f"there is no folder {path}: name that of a run, or of the model in it")
     inside = path / "model"
     network = load(inside if (inside / "model.json").exists() else path, backend=backend)
     if "table" not in network.extra:
-        raise ModelFileError(f"{path} does not say what table it was trained on: it was not made by `xpdense train`; use "
-                             f"xpdense.load(...).predict(x)")
+        raise ModelFileError(f"{path} does not say what table it was trained on: it was not made by `xpdense train`; "
+                             f"use xpdense.load(...).predict(x)")
     encoder, goal = TableEncoder.from_dict(network.extra["table"]), Target.from_dict(network.extra)
     loss = network.loss.name if network.loss else None
     if loss not in TASKS[goal.task] or (len(encoder.features), goal.outputs(loss)) != (network.inputs, network.outputs):
@@ -459,7 +472,8 @@ def _describe(table: Table, columns: int, encoder: TableEncoder, goal: Target, r
 
     kind = f"{goal.task}, {len(goal.classes)} classes" if goal.classes else goal.task
     features = len(encoder.features)
-    print(f"data     {table.name}: {len(table.frame):,} rows, {columns:,} columns made {features:,} features")
+    print(f"data     {table.name}: {_many(len(table.frame), 'row')}, {_many(columns, 'column')} made "
+          f"{_many(features, 'feature')}")
     print(f"target   {goal.column!r}: {kind}")
     if table.whole:
         print(f"rows     {len(rows.train):,} training ({rows.remark})")
@@ -472,26 +486,26 @@ def _describe(table: Table, columns: int, encoder: TableEncoder, goal: Target, r
     backend = network.backend
     device = next((words for here, words in devices(backend.kind) if here.name == backend.name), str(backend.device))
     print(f"device   {backend.name} on {device}, served by {network.ops.name} ops in {network.dtype}")
-    print(f"training {loss.name}, {rule}, weight decay {rule.weight_decay:.2g}, batches of {batch_size:,}")
+    print(f"training {loss.name}, {rule.name} at {rule.learning_rate(0, 1):g}, weight decay {rule.weight_decay:.2g}, "
+          f"batches of {batch_size:,}")
     cells = [[description, shape, f"{size:,}"] for description, shape, size in network.summary()]
     _print_grid("", ["layer", "output", "parameters"], [*cells, ["all", "", f"{network.size:,}"]], numbers=True)
 
 
 def _show_score(network: DenseNetwork, goal: Target, loss: Loss, x: np.ndarray, y: np.ndarray, rows: _Split) -> None:
     """The test score, next to what one gets without looking at the features."""
-    np = _numpy()
     seen = not len(rows.test)
     part, known = rows.train if seen else rows.test, y[rows.train]
     scores = _scores(goal, loss, y[part], np.asarray(network.predict(x[part])))
     if goal.classes:
-        share = np.bincount(known, minlength=len(goal.classes)) / len(known)
-        baseline, name = share[None, :], f"always {goal.classes[int(share.argmax())]}"
-        baseline = baseline[:, 1:] if network.outputs == 1 else baseline
+        baseline = np.bincount(known, minlength=len(goal.classes))[None, -network.outputs :] / len(known)
     else:
-        baseline, name = np.full((1, 1), goal.scaled(known).mean()), f"always {_shown(float(known.mean()))}"
+        baseline = np.full((1, 1), goal.scaled(known).mean())
+    constant = goal.decoded(baseline)[0]
+    name = f"always {_shown(constant) if isinstance(constant, float) else constant}"
     trivial = _scores(goal, loss, y[part], np.repeat(baseline, len(part), axis=0))
-    title = f"test score, {len(part):,} rows" if not seen else \
-        f"score on the {len(part):,} training rows (no rows were held out for a test)"
+    title = f"test score, {_many(len(part), 'row')}" if not seen else \
+        f"score on the {_many(len(part), 'training row')} (no rows were held out for a test)"
     _print_grid(title, ["score", "network", name], [[n, _shown(v), _shown(trivial[n])] for n, v in scores.items()],
                 numbers=True)
 
@@ -501,7 +515,6 @@ def _scores(goal: Target, loss: Loss, y: np.ndarray, prediction: np.ndarray) -> 
     no value, as AUC of a single class."""
     from .metrics import METRICS
 
-    np = _numpy()
     truth, estimate = (y, prediction) if goal.classes else (y[:, None], goal.values(prediction))
     scores = {}
     with warnings.catch_warnings():
@@ -516,32 +529,32 @@ def _scores(goal: Target, loss: Loss, y: np.ndarray, prediction: np.ndarray) -> 
 
 def _shown(value: float) -> str:
     """
-    >>> _shown(1.0), _shown(0.98765), _shown(12345.6), _shown(float("nan"))
-    ('1.0000', '0.9877', '1.235e+04', 'n/a')
+    >>> [_shown(value) for value in (1.0, 54.321, 0.000123, float("nan"))]
+    ['1.0000', '54.32', '1.2e-04', 'n/a']
     """
     if value != value:
         return "n/a"
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
+    size = abs(value)
+    if 0 < size < 1e-3 or size >= 1e5:
+        return f"{value:.1e}" if size < 1 else f"{value:.3e}"
+    return f"{value:.4f}" if size < 10 else f"{value:.2f}"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _print_grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> None:
     """A table; with `numbers`, all but its first column are set flush right."""
-    grid = Grid(box=box.SIMPLE, title=title or None, title_justify="left", title_style="", show_edge=False, pad_edge=False)
+    grid = Grid(box=box.SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
     for i, name in enumerate(columns):
         grid.add_column(name, justify="right" if numbers and i else "left", overflow="fold")
     for row in rows:
         grid.add_row(*row)
     sys.stdout.flush()
     console = Console(highlight=False, markup=False)
+    console.print(*([f"\n{title}"] if title else []), grid, sep="\n")
     console.print()
-    console.print(grid)
-    console.print()
-
-
-def _numpy() -> Any:
-    import numpy
-
-    return numpy
 
 
 if __name__ == "__main__":

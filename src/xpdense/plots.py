@@ -21,7 +21,7 @@ def plot_history(history: Mapping[str, Sequence[float]], path: str | Path | None
     panels = list(dict.fromkeys(n.removeprefix("validation_") for n in names))
     figure = Figure(figsize=(5.5 * len(panels), 3.6), layout="constrained")
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for name, label, style in ((panel, "training", "-"), (f"validation_{panel}", "validation", "--")):
+        for name, label, style in ((panel, "training", "C0-"), (f"validation_{panel}", "validation", "C1--")):
             if name in history:
                 values = history[name]
                 marker = "o" if len(values) == 1 else ""
