@@ -34,7 +34,7 @@ clean:
 	@$(PYTHON) -m venv .venv 2>/dev/null || { rm -rf .venv; \
 		echo "installing the system's venv module"; apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv .venv; }
 
-# PyTorch is tested where pip finds a CPU wheel of it on this disk; it is never downloaded, for it may be gigabytes.
+# PyTorch is tested where pip has been pointed at a wheel of it on disk; it is never downloaded: it may be gigabytes.
 .venv/%.installed: .venv/pyvenv.cfg pyproject.toml
 	$(PIP) install -e '.[$*]'
 	@if [ $* = test ] && $(PIP) install --dry-run --no-index --no-deps torch==2.13.0 >/dev/null 2>&1; then \

@@ -140,6 +140,17 @@ def test_the_link_of_a_cross_entropy_is_a_probability(ops: Ops) -> None:
     np.testing.assert_allclose(rate, [[0.0, 1.0, math.e]], rtol=1e-15)
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_predictions_are_the_link_of_the_logits(backend: str, name: str) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((ROWS, 2)), as_loss(name).sample_target(rng, ROWS, OUTPUTS)
+    net = xd.DenseNetwork([xd.Dense(OUTPUTS)], inputs=2, backend=backend, dtype="float64")
+    net.fit(x, y, loss=name, epochs=1)
+    z = x @ net.backend.to_host(net.params["0.weight"]) + net.backend.to_host(net.params["0.bias"])
+    link = {"binary_cross_entropy": sigmoid, "softmax_cross_entropy": softmax, "poisson": np.exp}.get(name, np.array)
+    np.testing.assert_allclose(net.predict(x), link(z), rtol=1e-13)
+
+
 # --- weights -----------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", LOSSES)

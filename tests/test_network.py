@@ -255,10 +255,11 @@ def test_workspaces_are_made_once_per_batch_size() -> None:
     seen = []
     for rows in (24, 7, 24, 7, 24):
         z = net.forward(X[:rows], train=True)
+        tape = net._tape
+        assert tape is not None
         net.backward(Y[:rows])
         assert z.shape == (rows, 2)
-        assert net._tape is not None
-        seen.append((z.ctypes.data, buffers(net._tape)))
+        seen.append((z.ctypes.data, buffers(tape)))
     assert len(seen[0][1]) >= 8
     assert seen[0] == seen[2] == seen[4]
     assert seen[1] == seen[3]

@@ -16,14 +16,15 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
 PYTHON = [body for language, body in BLOCKS if language == "python"]
-COMMANDS = [line.removeprefix("$ ").partition("  #")[0].strip()
-            for language, body in BLOCKS if language == "console" for line in body.splitlines() if line.startswith("$ ")]
+LINES = [line for language, body in BLOCKS if language == "console" for line in body.splitlines()]
+COMMANDS = [line.removeprefix("$ ").partition("  #")[0].strip() for line in LINES if line.startswith("$ ")]
 
 
 def test_every_block_says_what_it_is():
     assert {language for language, _ in BLOCKS} == {"python", "console"}
     assert len(PYTHON) >= 6
     assert len(COMMANDS) >= 8
+    assert "@@" not in README
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=range(len(PYTHON)))

@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .backend import Array
 from .errors import ParameterError, lookup, made, real
-
-Array = Any
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,11 @@ def softplus(xp: Any, z: Array) -> Array:
     return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
+def clip(xp: Any, x: Array, low: float, high: float) -> Array:
+    """x cut off at both ends; NaN stays. (`xp.clip` of some namespaces waits for the device.)"""
+    return xp.minimum(xp.maximum(x, low), high)
+
+
 def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
     total = x * coefficients[0] + coefficients[1]
     for c in coefficients[2:]:
@@ -105,14 +109,14 @@ def erf(xp: Any, x: Array) -> Array:
                                    3.77485237685302021e2, 3.20937758913846947e3)) \
         / _polynomial(s, (1.0, 2.36012909523441209e1, 2.44024637934444173e2, 1.28261652607737228e3,
                           2.84423683343917062e3))
-    m = xp.clip(y, 0.46875, 4.0)
+    m = clip(xp, y, 0.46875, 4.0)
     middle = _polynomial(m, (2.15311535474403846e-8, 5.64188496988670089e-1, 8.88314979438837594e0,
                              6.61191906371416295e1, 2.98635138197400131e2, 8.81952221241769090e2,
                              1.71204761263407058e3, 2.05107837782607147e3, 1.23033935479799725e3)) \
         / _polynomial(m, (1.0, 1.57449261107098347e1, 1.17693950891312499e2, 5.37181101862009858e2,
                           1.62138957456669019e3, 3.29079923573345963e3, 4.36261909014324716e3,
                           3.43936767414372164e3, 1.23033935480374942e3))
-    far = xp.clip(y, 4.0, 6.0)  # from 5.93 on, erf is 1 to the last bit of float64
+    far = clip(xp, y, 4.0, 6.0)  # from 5.93 on, erf is 1 to the last bit of float64
     r = 1.0 / (far * far)
     tail = r * _polynomial(r, (1.63153871373020978e-2, 3.05326634961232344e-1, 3.60344899949804439e-1,
                                1.25781726111229246e-1, 1.60837851487422766e-2, 6.58749161529837803e-4)) \
@@ -185,7 +189,7 @@ def _gelu() -> Activation:
         return 0.5 * (1.0 + erf(xp, z * math.sqrt(0.5)))
 
     def density(xp: Any, z: Array) -> Array:
-        return xp.exp(-0.5 * xp.clip(z, -40.0, 40.0) ** 2) / math.sqrt(2.0 * math.pi)
+        return xp.exp(-0.5 * clip(xp, z, -40.0, 40.0) ** 2) / math.sqrt(2.0 * math.pi)
 
     return Activation(
         "gelu",  # z * Phi(z), Hendrycks and Gimpel, arXiv:1606.08415
@@ -199,11 +203,11 @@ def _gelu_tanh() -> Activation:
     c, k = math.sqrt(2.0 / math.pi), 0.044715
 
     def tanh(xp: Any, z: Array) -> Array:
-        z = xp.clip(z, -40.0, 40.0)  # the tanh is 1 long before; keeps z ** 3 finite
+        z = clip(xp, z, -40.0, 40.0)  # the tanh is 1 long before; keeps z ** 3 finite
         return xp.tanh(c * (z + k * z * z * z))
 
     def derivative(xp: Any, z: Array) -> Array:
-        t, near = tanh(xp, z), xp.clip(z, -40.0, 40.0)
+        t, near = tanh(xp, z), clip(xp, z, -40.0, 40.0)
         return 0.5 * (1.0 + t) + 0.5 * near * (1.0 - t * t) * c * (1.0 + 3.0 * k * near * near)
 
     return Activation("gelu_tanh", forward=lambda xp, z: 0.5 * z * (1.0 + tanh(xp, z)), derivative=derivative,
@@ -242,10 +246,10 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("softplus", forward=softplus, derivative=lambda xp, a: -xp.expm1(-a), saves="output",
                    initializer="he_normal"),
         Activation("hard_sigmoid",  # clip(z / 6 + 1/2, 0, 1)
-                   forward=lambda xp, z: xp.clip(z / 6.0 + 0.5, 0.0, 1.0),
+                   forward=lambda xp, z: clip(xp, z / 6.0 + 0.5, 0.0, 1.0),
                    derivative=lambda xp, a: _mask(xp, (a > 0) & (a < 1), a) / 6.0, saves="output"),
         Activation("hard_tanh",
-                   forward=lambda xp, z: xp.clip(z, -1.0, 1.0),
+                   forward=lambda xp, z: clip(xp, z, -1.0, 1.0),
                    derivative=lambda xp, a: _mask(xp, xp.abs(a) < 1, a), saves="output"),
     )
 }

@@ -36,7 +36,7 @@ class Run:
     epoch: int = 0
     step: int = 0
     stop: bool = False
-    metrics: dict[str, bool] = field(default_factory=dict)  # name -> whether greater is better
+    metrics: dict[str, bool | None] = field(default_factory=dict)  # name -> whether greater is better, if known
 
 
 class Callback:
@@ -80,6 +80,17 @@ class EarlyStopping(Callback):
     Attributes
     ----------
     best, best_epoch : float, int
+        The best value so far, and its epoch, from 0.
+
+    Raises
+    ------
+    ParameterError
+        When the training begins: the history will have no such name, or nobody knows which way is better.
+
+    Examples
+    --------
+    >>> EarlyStopping("validation_loss", patience=5).patience
+    5
     """
 
     def __init__(self, monitor: str | None = None, *, patience: int = 10, tolerance: float = 0.0,
@@ -91,6 +102,10 @@ class EarlyStopping(Callback):
         known = ["loss", *(["validation_loss"] if run.has_validation else []), *run.metrics]
         self._name = self.monitor or ("validation_loss" if run.has_validation else "loss")
         lookup("quantity to monitor", self._name, dict.fromkeys(known))
+        if self._name in run.metrics and run.metrics[self._name] is None:
+            name = self._name.removeprefix("validation_")
+            raise ParameterError(f"EarlyStopping does not know whether {name} should rise or fall: give it as "
+                                 f"Metric({name!r}, 'values', function, greater_is_better=...)")
         self._sign = -1.0 if run.metrics.get(self._name, False) else 1.0
         self.best, self.best_epoch = math.inf * self._sign, -1
         self._weights: Any = None

@@ -131,6 +131,8 @@ def _replace(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    if os.name == "nt":  # where a folder cannot be synced
+        return
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

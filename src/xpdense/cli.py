@@ -259,11 +259,12 @@ def _optimizer(name: str, learning_rate: float | None, weight_decay: float | Non
 
 def _network(widths: list[int], activation: str, inputs: int, goal: Target, loss: str, y: np.ndarray, backend: str,
              dtype: str, seed: int) -> DenseNetwork:
-    """Hidden layers and the output; a regression starts from the mean predictor, not from a random function."""
+    """Hidden layers and the output, which starts at zero: training begins at a constant prediction, not at a random
+    function that it would first have to unlearn."""
     from .layers import Dense
     from .model import DenseNetwork
 
-    last = Dense(goal.outputs(loss), initializer=None if goal.classes else "zeros")
+    last = Dense(goal.outputs(loss), initializer="zeros")
     network = DenseNetwork([*(Dense(width, activation) for width in widths), last], inputs, backend, dtype, seed)
     if loss == "poisson":
         network.params[f"{len(widths)}.bias"][...] = float(np.log(y.mean()))

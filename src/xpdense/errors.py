@@ -50,6 +50,10 @@ class UnknownNameError(ParameterError):
         close = difflib.get_close_matches(str(name), names, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         super().__init__(f"unknown {kind} {name!r}.{hint} Known: {', '.join(names)}.")
+        self._arguments = kind, name, names
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
 
 
 class DataError(XpdenseError, ValueError):

@@ -58,6 +58,9 @@ class Tape:
 class Layer:
     """A step of a network; subclass it and write `forward` and `backward`.
 
+    Public attributes are what its `__init__` takes, under the same names: a saved model makes the layer of them again.
+    Attributes of another kind begin with an underscore.
+
     Examples
     --------
     A user's own layer, with a learnt gain for each feature:
@@ -105,10 +108,15 @@ class Layer:
         return ()
 
     def unbound(self) -> Layer:
-        """A copy that belongs to no network."""
+        """A copy, its inner layers copied too, that belongs to no network."""
         layer = copy.copy(self)
-        layer.__dict__.pop("params", None)
-        layer.__dict__.pop("grads", None)
+        for name, value in list(vars(self).items()):
+            if name in ("params", "grads"):
+                delattr(layer, name)
+            elif isinstance(value, Layer):
+                setattr(layer, name, value.unbound())
+            elif isinstance(value, (list, tuple)) and any(isinstance(inner, Layer) for inner in value):
+                setattr(layer, name, [inner.unbound() if isinstance(inner, Layer) else inner for inner in value])
         return layer
 
     def __repr__(self) -> str:
@@ -225,8 +233,8 @@ class BatchNorm(_Norm):
     """Normalises each feature over the batch, then gain and bias (Ioffe and Szegedy, arXiv:1502.03167).
 
     In training it keeps running means of the batch's mean and variance, running += momentum * (batch - running),
-    and outside training uses those. A batch of one row, which has no variance, leaves them as they are. The running
-    variance is the population's (1 / n), where PyTorch's is the sample's.
+    and outside training uses those. A batch of one row has no variance: its bias comes out, and the running values
+    stay as they are. The running variance is the population's (1 / n), where PyTorch's is the sample's.
     """
 
     def __init__(self, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
@@ -291,9 +299,6 @@ class Residual(Layer):
     def config(self) -> dict[str, Any]:
         return {"layers": [to_config(layer) for layer in self.layers]}
 
-    def unbound(self) -> Layer:
-        return Residual(self.layers)
-
 
 # --- stacks ----------------------------------------------------------------------------------------------------
 
@@ -356,9 +361,9 @@ def from_config(config: Mapping[str, Any], custom: Mapping[str, Any]) -> Layer:
     arguments = dict(config)
     classes = LAYERS | {name: cls for name, cls in custom.items() if isinstance(cls, type)}
     cls = lookup("layer", arguments.pop("type", None), classes)
-    if cls is Residual:
-        return Residual([from_config(inner, custom) for inner in arguments["layers"]])
-    if cls is Dense:
+    if issubclass(cls, Residual):
+        arguments["layers"] = [from_config(inner, custom) for inner in arguments["layers"]]
+    if issubclass(cls, Dense):
         for role in ("activation", "initializer"):
             arguments[role] = _users_own(arguments[role], custom)
         if _name(arguments["initializer"]) not in INITIALIZERS:  # its values are saved: how they were drawn is history

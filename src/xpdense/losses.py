@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from .activations import sigmoid
+from .activations import clip, sigmoid
+from .backend import Array
 from .errors import ParameterError, ShapeError, TargetError, lookup, made, real
-
-Array = Any
 
 
 class Loss:
@@ -130,7 +129,7 @@ class SoftmaxCrossEntropy(Loss):
 
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         classes = z.shape[-1]
-        if xp.isdtype(target.dtype, "integral") and target.shape[-1:] == z.shape[-2:-1]:
+        if target.ndim == 1:  # class numbers
             numbers = xp.arange(classes, dtype=target.dtype, device=getattr(target, "device", None))
             target = xp.astype(target[..., None] == numbers, z.dtype)  # one-hot
         if self.label_smoothing:
@@ -160,6 +159,8 @@ class SoftmaxCrossEntropy(Loss):
             raise ShapeError(f"softmax_cross_entropy needs class numbers of shape (n,) or targets of shape "
                              f"(n, {outputs}), got {tuple(y.shape)}"
                              + ("; pass y[:, 0]" if y.ndim == 2 and y.shape[1] == 1 else ""))
+        if xp.isdtype(y.dtype, "integral"):
+            y = xp.astype(y, xp.int64)  # of a small type, it could not be compared with a large number of outputs
         outside = (y < 0) | (y >= outputs)
         if bool(xp.any(outside)):
             raise TargetError(f"class numbers must lie in 0..{outputs - 1} for a network of {outputs} outputs, "
@@ -204,7 +205,7 @@ class Huber(Loss):
 
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         e = z - target
-        near = xp.clip(e, -self.delta, self.delta)
+        near = clip(xp, e, -self.delta, self.delta)
         return xp.mean(near * (e - 0.5 * near), axis=-1), near * (1.0 / z.shape[-1])
 
 

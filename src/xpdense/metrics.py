@@ -23,14 +23,21 @@ class Metric:
     takes : "labels", "probabilities" or "values"
         What of the prediction it is computed from.
     function : str or callable
-        A name in `sklearn.metrics`, or `function(target, prediction) -> float` of the user's own.
-    greater_is_better : bool
+        A name in `sklearn.metrics`, or `function(target, prediction) -> float` of the user's own, which gets NumPy
+        arrays, the target (n,) class numbers or (n, outputs), the prediction (n, outputs), and no weights.
+    greater_is_better : bool or None
+        None where it is not known, as for a bare function.
+
+    Examples
+    --------
+    >>> import numpy as np, xpdense as xd
+    >>> bias = xd.Metric("bias", "values", lambda target, prediction: np.mean(prediction - target), False)
     """
 
     name: str
     takes: str
     function: str | Callable[..., float]
-    greater_is_better: bool
+    greater_is_better: bool | None
 
     def __post_init__(self) -> None:
         if self.takes not in ("labels", "probabilities", "values"):
@@ -55,13 +62,14 @@ class Metric:
                 estimate = _classes(loss, prediction)
             elif truth.ndim == 1 and classes == 1:
                 estimate = prediction[:, 0]
-            if self.name == "f1":
-                arguments |= {"average": "binary" if classes == 1 else "macro", "zero_division": 0.0}
-            if self.name == "roc_auc" and classes == 2 and truth.ndim == 1:
+            if self.function == "f1_score":
+                two = truth.ndim == 1 and classes <= 2
+                arguments |= {"average": "binary" if two else "macro", "zero_division": 0.0}
+            if self.function == "roc_auc_score" and classes == 2 and truth.ndim == 1:
                 estimate = prediction[:, 1]
-            elif self.name == "roc_auc" and truth.ndim == 1 and classes > 2:
+            elif self.function == "roc_auc_score" and truth.ndim == 1 and classes > 2:
                 arguments |= {"multi_class": "ovr", "labels": np.arange(classes)}
-            if self.name == "log_loss":
+            if self.function == "log_loss":
                 if truth.ndim == 2:  # several labels: the mean over them
                     columns = range(classes)
                     return float(np.mean([self(loss, target[:, k], prediction[:, [k]], weight) for k in columns]))
@@ -131,7 +139,7 @@ def as_metrics(values: Sequence[str | Callable[..., float] | Metric], loss: Loss
     >>> [m.name for m in as_metrics(["r2"], SquaredError())]
     ['r2']
     """
-    if isinstance(values, (str, Metric)) or callable(values):
+    if values is None or isinstance(values, (str, Metric)) or callable(values):
         raise ParameterError(f"metrics must be a list, such as ['accuracy'], got {values!r}")
     found: list[Metric] = []
     for value in values:
@@ -140,7 +148,7 @@ def as_metrics(values: Sequence[str | Callable[..., float] | Metric], loss: Loss
         elif isinstance(value, Metric):
             metric = value
         elif callable(value):
-            metric = Metric(getattr(value, "__name__", "metric"), "values", value, True)
+            metric = Metric(getattr(value, "__name__", "metric"), "values", value, None)
         else:
             raise ParameterError(f"a metric must be a name or a function (target, prediction) -> float, got {value!r}")
         if metric.takes != "values" and not isinstance(loss, (BinaryCrossEntropy, SoftmaxCrossEntropy)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ class DenseNetwork(Network):
             epochs: int | None = None, validation: float | tuple[Any, ...] | None = None, sample_weight: Any = None,
             metrics: Sequence[str | Callable[..., float] | Metric] = (), callbacks: Sequence[Callback] = (),
             shuffle: bool = True, progress: bool = False) -> History:
-        """Train on x and y, from the weights as they are; the optimizer starts afresh.
+        """Train on x and y, from the weights as they are; the optimizer, and the order of batches, start afresh.
 
         Parameters
         ----------
@@ -99,7 +100,8 @@ class DenseNetwork(Network):
             A fraction of the rows to hold out, drawn by the seed, or data of its own.
         sample_weight : array (n,), optional
         metrics : list
-            accuracy, balanced_accuracy, f1, roc_auc, log_loss, r2, rmse, mae, or `function(target, prediction)`;
+            accuracy, balanced_accuracy, f1, roc_auc, log_loss, r2, rmse, mae, or `function(target, prediction)` of
+            NumPy arrays, target (n,) class numbers or (n, outputs), prediction (n, outputs), without weights;
             measured after each epoch on the validation data, on the training data where there are none.
         callbacks : list of Callback
             Such as EarlyStopping().
@@ -121,6 +123,9 @@ class DenseNetwork(Network):
             The loss became NaN or infinite; the network holds good weights again.
         """
         chosen, rule, hooks = as_loss(loss), as_optimizer(optimizer), as_callbacks(callbacks, progress)
+        self._check_output(chosen)
+        if not self.size:
+            raise ParameterError("no layer of the network has parameters: there is nothing to train")
         scores = as_metrics(metrics, chosen)
         if epochs is not None:
             epochs = positive_int("epochs", epochs)
@@ -146,10 +151,14 @@ class DenseNetwork(Network):
                 epochs = max(10, -(-_STEPS // len(batches)))
             peak = 4 * sum(self.widths()) * batches.batch_size * np.dtype(self.dtype).itemsize
             self.backend.check_memory(peak, f"a batch of {batches.batch_size:,} rows")
-            self.loss = chosen
-            with np.errstate(all="ignore"):  # a loss that is not finite is an error of its own
-                return training.train(self, rows, held_out, loss=chosen, optimizer=rule, epochs=epochs, batches=batches,
-                                      metrics=scores, callbacks=hooks, comm=Solo())
+            self.loss, follows = chosen, self.follows_input
+            self.follows_input = False  # a callback that predicts must not move the network
+            try:
+                with np.errstate(all="ignore"):  # a loss that is not finite is an error of its own
+                    return training.train(self, rows, held_out, loss=chosen, optimizer=rule, epochs=epochs,
+                                          batches=batches, metrics=scores, callbacks=hooks, comm=Solo())
+            finally:
+                self.follows_input = follows
 
     # --- using -------------------------------------------------------------------------------------------------
 
@@ -158,6 +167,14 @@ class DenseNetwork(Network):
 
         They come as an array of x's own namespace and device, NumPy where x is none. Memory is bounded: rows are
         worked on in batches.
+
+        Parameters
+        ----------
+        x : array (n, inputs)
+
+        Raises
+        ------
+        ShapeError, ArrayTypeError, NonFiniteDataError, DataError
         """
         source = self._follow(x)
         place = source or resolve("numpy")
@@ -166,6 +183,7 @@ class DenseNetwork(Network):
         with self.backend.active(), np.errstate(all="ignore"):
             out = [moved(xp.asarray(link(xp, z), copy=True), self.backend, place)
                    for z in training.logits(self, self._slices(x))]
+        with place.active():
             return out[0] if len(out) == 1 else place.xp.concat(out, axis=0)
 
     def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, sample_weight: Any = None,
@@ -173,18 +191,40 @@ class DenseNetwork(Network):
         """The mean loss, and metrics, on data: {"loss": ..., "accuracy": ...}.
 
         The loss is that of the last training unless one is given.
+
+        Parameters
+        ----------
+        x : array (n, inputs)
+        y : array (n, outputs), (n,) where there is one output, class numbers (n,) for softmax_cross_entropy
+        loss : str or Loss, optional
+        sample_weight : array (n,), optional
+        metrics : list, as in `fit`
+
+        Raises
+        ------
+        NotFittedError
+            The network has not been trained, and no loss is given.
+        ParameterError, DataError, ArrayTypeError
         """
         if loss is None and self.loss is None:
             raise NotFittedError("evaluate needs a loss: the network has not been trained; pass loss='squared_error' "
                                  "or another")
         chosen = self.loss if loss is None else as_loss(loss)
         assert chosen is not None
+        self._check_output(chosen)
         scores = as_metrics(metrics, chosen)
         self._follow(x)
         x, _ = shaped(x, self.inputs)
         with self.backend.active(), np.errstate(all="ignore"):
             rows = labelled(x, y, sample_weight, self, chosen)
             return training.evaluate(self, self._slices(x), rows, chosen, scores)
+
+    def _check_output(self, chosen: Loss) -> None:
+        """The loss applies its own link to the logits: an activation before it would be a second one."""
+        last = self.layers[-1].config().get("activation", "identity")
+        if last != "identity" and type(chosen).link is not Loss.link:
+            raise ParameterError(f"the last layer has the activation {last!r}, and {chosen.name} applies its own to "
+                                 f"the logits: use Dense({self.outputs})")
 
     def _slices(self, x: Any) -> Iterator[Array]:
         """x in slices of bounded memory, each as the network wants it."""
@@ -206,6 +246,12 @@ class DenseNetwork(Network):
         What the folder held of an earlier model is replaced in one moment. Raises OutputError where the folder
         cannot be written or holds other files.
         """
+        for _, layer in self.named_layers():
+            try:
+                inspect.signature(type(layer)).bind(**layer.config())
+            except TypeError as error:
+                raise ParameterError(f"{type(layer).__name__} could not be made again from its public attributes: "
+                                     f"{error}; begin the names of others with an underscore") from error
         config = {
             "layers": [to_config(layer) for layer in self.layers], "inputs": self.inputs, "dtype": self.dtype,
             "seed": self.seed, "loss": None if self.loss is None else self.loss.config(), "extra": self.extra,
@@ -237,7 +283,7 @@ def load(path: str | Path, *, backend: str = "auto", custom: Mapping[str, Any] |
     backend : str
         As in DenseNetwork.
     custom : mapping, optional
-        The user's own layer classes, activations and losses by name, for a network that has such.
+        The user's own by name: classes of layers, activations, initializers, a loss or its class.
 
     Raises
     ------
@@ -255,7 +301,8 @@ def load(path: str | Path, *, backend: str = "auto", custom: Mapping[str, Any] |
         saved = config["loss"]
         if isinstance(saved, dict) and saved.get("name") in custom:
             arguments = {k: v for k, v in saved.items() if k != "name"}
-            network.loss = custom[saved["name"]](**arguments)
+            own = custom[saved["name"]]
+            network.loss = own if isinstance(own, Loss) else own(**arguments)
         else:
             network.loss = None if saved is None else as_loss(saved)
         network.extra = dict(config.get("extra", {}))

@@ -112,7 +112,7 @@ class Network:
 
     @property
     def params(self) -> dict[str, Array]:
-        """Writable views of the trained parameters by name, such as "0.weight"."""
+        """Writable views of the trained parameters by name, such as "0.weight"; new ones after a move."""
         return {n: self.arena.values(n) for n, p in self.arena.declared.items() if p.trained}
 
     @property
@@ -159,14 +159,19 @@ class Network:
     def backward(self, dz: Array) -> None:
         """Overwrite every gradient by that of the loss whose gradient at the logits of the last training pass is dz."""
         if self._tape is None:
-            raise ShapeError("backward needs a forward(x, train=True) before it")
-        backward(self.ops, self.layers, dz, self._tape)
+            raise ShapeError("backward needs a forward(x, train=True) before it, one for each")
+        tape, self._tape = self._tape, None  # its memory is worked in: there is no second time
+        backward(self.ops, self.layers, dz, tape)
 
     def trace(self, x: Array) -> list[tuple[str, Array, Array]]:
         """Name, input and output of every top-level layer for x in a training pass of the step that was set last."""
         rows = []
         for position, layer in enumerate(self.layers):
             y = layer.forward(self.ops, x, Tape(train=True, step=self._step))
+            shape = (*x.shape[:-1], layer.outputs(x.shape[-1]))
+            if tuple(y.shape) != tuple(shape):
+                raise ShapeError(f"layer {position} ({type(layer).__name__}) made an array of shape {tuple(y.shape)} "
+                                 f"of {tuple(x.shape)}, and its outputs() says {tuple(shape)}")
             rows.append((f"layer {position} ({type(layer).__name__})", x, y))
             x = y
         return rows

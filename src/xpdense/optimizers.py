@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from .arena import Arena
+from .backend import Array
 from .errors import ParameterError, boolean, lookup, real
 from .ops import Ops
 from .schedules import Schedule, as_schedule
-
-Array = Any
 
 
 class Optimizer:
@@ -267,6 +266,8 @@ def as_optimizer(value: str | Optimizer, **arguments: Any) -> Optimizer:
     Adam(Constant(learning_rate=0.01))
     """
     if isinstance(value, Optimizer):
+        if not hasattr(value, "learning_rate"):
+            raise ParameterError(f"{type(value).__name__} has its own __init__, which must call super().__init__(rate)")
         return value
     if isinstance(value, Mapping) or (isinstance(value, type) and issubclass(value, Optimizer)):
         raise ParameterError(f"pass an instance of the optimizer, such as Adam(1e-3), got {value!r}")

@@ -197,7 +197,7 @@ class ReduceOnPlateau(Schedule):
         self.factor = real("factor", self.factor, 0.0, 1.0, open_low=True, open_high=True)
         self.patience = positive_int("patience", self.patience, 0)
         self.tolerance = real("tolerance", self.tolerance, 0.0)
-        self.minimum = real("minimum", self.minimum, 0.0)
+        self.minimum = real("minimum", self.minimum, 0.0, self.learning_rate)
         self.reset()
 
     def reset(self) -> None:

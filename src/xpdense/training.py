@@ -13,7 +13,7 @@ from .backend import Array
 from .callbacks import Callback, Run
 from .comm import Solo
 from .data.arrays import Batches, Rows
-from .errors import LayerExtremes, NonFiniteLossError
+from .errors import LayerExtremes, NonFiniteLossError, real
 from .history import History
 from .layers import Tape, forward
 from .losses import Loss
@@ -90,7 +90,7 @@ class _Loop:
     """The steps of an epoch, with a look at the losses: at each where that is free, else after a burst of steps.
 
     A burst that holds a loss that is not finite is made again from the copy taken at its start, looking at each loss:
-    steps are deterministic, so the same step fails, now with everything still there to explain it. `good` is the last
+    a step is deterministic, so the same one fails, now with everything still there to explain it. `good` is the last
     copy of weights and optimizer state with which a loss was computed and was finite.
     """
 
@@ -119,16 +119,21 @@ class _Loop:
                 run.step = first + i
                 for callback in self.stepping:
                     callback.on_step_end(run)
-            if not np.isfinite(backend.to_host(losses[begin : burst.stop])).all():
+            seen = backend.to_host(losses[begin : burst.stop])
+            if not np.isfinite(seen).all():
                 self._restore(self.start)
                 for i in burst:
                     self._step(first + i, drawn[i], look=True)
+                i = begin + int(np.argmin(np.isfinite(seen)))  # a callback had a hand in it: it does not come again
+                self._fail(float(seen[i - begin]), self.rows.take(self.network.ops, drawn[i]), first + i)
             self._check_weights(first + burst.stop, drawn[burst[-1]])
             self.good = self.start
         return float(np.average(np.asarray(backend.to_host(losses), np.float64), weights=mass)), rate
 
     def _step(self, step: int, rows: Array, look: bool) -> tuple[Array, float]:
-        rate = self.optimizer.learning_rate(step, self.run.epochs * self.run.steps_per_epoch)
+        schedule = self.optimizer.learning_rate
+        rate = real(f"the learning rate that {type(schedule).__name__} gives for step {step}",
+                    schedule(step, self.run.epochs * self.run.steps_per_epoch), 0.0)
         batch = self.rows.take(self.network.ops, rows)
 
         def watch(value: Array) -> None:

@@ -90,7 +90,8 @@ def features(x: Any, inputs: int, dtype: str, target: Backend, what: str = "x") 
     ShapeError, ArrayTypeError, NonFiniteDataError, DataError
     """
     x, backend = shaped(x, inputs, what)
-    return moved(finite(x, backend, what, dtype), backend, target)
+    with backend.active():
+        return moved(finite(x, backend, what, dtype), backend, target)
 
 
 def targets(y: Any, loss: Any, outputs: int, rows: int, dtype: str, target: Backend, what: str = "y") -> Array:
@@ -99,12 +100,13 @@ def targets(y: Any, loss: Any, outputs: int, rows: int, dtype: str, target: Back
     xp = backend.xp
     if y.ndim == 0 or y.shape[0] != rows:
         raise ShapeError(f"{what} has {y.shape[0] if y.ndim else 'no'} rows, and x has {rows}")
-    if xp.isdtype(y.dtype, "bool"):
-        y = xp.astype(y, xp.int64)
-    y = loss.check_target(xp, finite(y, backend, what, None), outputs)
-    if not (loss.labels and y.ndim == 1):
-        y = finite(y, backend, what, dtype)
-    return moved(y, backend, target)
+    with backend.active():
+        if xp.isdtype(y.dtype, "bool"):
+            y = xp.astype(y, xp.int64)
+        y = loss.check_target(xp, finite(y, backend, what, None), outputs)
+        if not (loss.labels and y.ndim == 1):
+            y = finite(y, backend, what, dtype)
+        return moved(y, backend, target)
 
 
 def weights(sample_weight: Any, rows: int, dtype: str, target: Backend, what: str = "sample_weight") -> Array | None:
@@ -114,13 +116,15 @@ def weights(sample_weight: Any, rows: int, dtype: str, target: Backend, what: st
     w, backend = as_array(sample_weight, what)
     if tuple(w.shape) != (rows,):
         raise ShapeError(f"{what} must have shape ({rows},), one weight a row, got {tuple(w.shape)}")
-    w, xp = finite(w, backend, what, dtype), backend.xp
-    if bool(xp.any(w < 0)):
-        raise DataError(f"{what} must not be negative, got {float(xp.min(w)):g}")
-    if not bool(xp.any(w > 0)):
-        raise DataError(f"{what} is zero for every row: nothing would be learnt")
-    # Only their ratios matter: a power of two, which changes no digit, keeps their sum from overflowing.
-    return moved(w * 2.0 ** -math.frexp(float(xp.max(w)))[1], backend, target)
+    xp = backend.xp
+    with backend.active():
+        w = finite(finite(w, backend, what, dtype), backend, what, "float64")
+        if bool(xp.any(w < 0)):
+            raise DataError(f"{what} must not be negative, got {float(xp.min(w)):g}")
+        if not bool(xp.any(w > 0)):
+            raise DataError(f"{what} is zero for every row: nothing would be learnt")
+        # Only their ratios matter: a power of two, which changes no digit, keeps their sum within the range.
+        return moved(finite(w * 2.0 ** -math.frexp(float(xp.max(w)))[1], backend, what, dtype), backend, target)
 
 
 def moved(array: Array, source: Backend, target: Backend) -> Array:

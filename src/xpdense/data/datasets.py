@@ -11,7 +11,8 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,10 +148,12 @@ def _csv(path: Path, pandas: Any, separator: str, text: Collection[str]) -> Any:
         raise FileFormatError(f"{path} cannot be read as a table: {str(error).strip()}") from None
 
 
-def _opened(path: Path) -> io.TextIOWrapper:
-    raw = open(path, "rb")
-    packed = raw.peek(2)[:2] == b"\x1f\x8b"
-    return io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if packed else raw, encoding="utf-8-sig", newline="")
+@contextmanager
+def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
+    with open(path, "rb") as raw:
+        packed = raw.peek(2)[:2] == b"\x1f\x8b"
+        with io.TextIOWrapper(gzip.GzipFile(fileobj=raw) if packed else raw, encoding="utf-8-sig", newline="") as text:
+            yield text
 
 
 def _check_lines(path: Path, separator: str) -> list[str]:

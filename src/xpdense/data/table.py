@@ -121,7 +121,8 @@ class Category:
     def write(self, values: Series, out: np.ndarray) -> None:
         """values (n,) -> out (n, categories [+ 1])."""
         pandas = require("pandas", "cli", "reading tables")
-        codes = pandas.Categorical(_texts(values), categories=list(self.categories)).codes  # -1 where not among them
+        known_texts = pandas.Index(list(self.categories), dtype=object)
+        codes = known_texts.get_indexer(_texts(values).to_numpy(dtype=object))  # (n,), -1 where it is none of them
         out[...] = 0.0
         known = np.flatnonzero(codes >= 0)
         out[known, codes[known]] = 1.0
@@ -474,7 +475,7 @@ def _moments(values: np.ndarray) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     if low == high:
         return low, 1.0
-    unit = max(abs(low), abs(high))  # keeps squares in range
+    unit = math.ldexp(1.0, math.frexp(max(abs(low), abs(high)))[1] - 1)  # keeps squares in range, and rounds nothing
     scaled = values / unit
     return float(scaled.mean()) * unit, float(scaled.std()) * unit or 1.0
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..backend import Array, Backend
+from ..errors import ShapeError
 from .philox import random_words
 
 
@@ -110,8 +111,7 @@ class Ops:
             return da
         pieces = list(self._row_pieces(da))
         if len(pieces) == 1:
-            dz = activation.derivative(xp, saved)
-            dz *= da
+            dz = da * activation.derivative(xp, saved)
             if dbias is not None:
                 dbias[...] = xp.sum(dz, axis=-2)
             return dz
@@ -119,8 +119,7 @@ class Ops:
         if dbias is not None:
             dbias[...] = 0.0
         for rows in pieces:
-            part = activation.derivative(xp, saved[rows])
-            part *= da[rows]
+            part = da[rows] * activation.derivative(xp, saved[rows])
             dz[rows] = part
             if dbias is not None:
                 dbias += xp.sum(part, axis=-2)
@@ -191,14 +190,16 @@ class Ops:
         """
         xp = self.xp
         per_row, gradient = loss.value_and_gradient(xp, z, target)  # (..., batch), (..., batch, outputs)
+        if per_row.shape != z.shape[:-1] or gradient.shape != z.shape:
+            raise ShapeError(f"{loss.name}: value_and_gradient must give a value for each row, {tuple(z.shape[:-1])}, "
+                             f"and a gradient for each logit, {tuple(z.shape)}; it gave {tuple(per_row.shape)} and "
+                             f"{tuple(gradient.shape)}")
         if weight is None:
             rows = z.shape[-2]
-            gradient *= 1.0 / rows
-            return xp.sum(per_row, axis=-1) * (1.0 / rows), gradient
+            return xp.sum(per_row, axis=-1) * (1.0 / rows), gradient * (1.0 / rows)
         total = xp.sum(weight, axis=-1)
         share = weight / xp.where(total > 0, total, xp.ones_like(total))  # (batch,)
-        gradient *= share[..., None]
-        return xp.sum(per_row * share, axis=-1), gradient
+        return xp.sum(per_row * share, axis=-1), gradient * share[..., None]
 
     # --- the optimizer -----------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-Array = Any
+from ..backend import Array
 
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
