@@ -35,6 +35,7 @@ class Loss:
 
     name = "loss"
     labels = False  #: whether a target may be (batch,) class numbers
+    kernel: str | None = None  #: the compiled kernel of this very formula
 
     def __init_subclass__(cls) -> None:  # a user's loss that names itself nothing is not taken for the one it extends
         if "name" not in vars(cls):
@@ -66,6 +67,10 @@ class Loss:
         """Random targets that this loss accepts, for gradient checks."""
         return rng.standard_normal((rows, outputs))
 
+    def constants(self) -> tuple[float, ...]:
+        """The kernel's parameters: those of the loss."""
+        return tuple(v for k, v in self.config().items() if k != "name")
+
     def config(self) -> dict[str, Any]:
         """Name and parameters, from which `as_loss` makes it again."""
         return {"name": self.name, **{k: v for k, v in vars(self).items() if not k.startswith("_")}}
@@ -94,6 +99,7 @@ class BinaryCrossEntropy(Loss):
     """
 
     name = "binary_cross_entropy"
+    kernel = "loss binary_cross_entropy"
 
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         value = xp.maximum(z, 0.0) - z * target + xp.log1p(xp.exp(-xp.abs(z)))
@@ -122,6 +128,7 @@ class SoftmaxCrossEntropy(Loss):
     """
 
     name = "softmax_cross_entropy"
+    kernel = "softmax_cross_entropy"
     labels = True
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -179,6 +186,7 @@ class SquaredError(Loss):
     """(z - t)**2, without a factor 1/2."""
 
     name = "squared_error"
+    kernel = "loss squared_error"
 
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         e = z - target
@@ -189,6 +197,7 @@ class AbsoluteError(Loss):
     """|z - t|; the gradient at z = t is 0."""
 
     name = "absolute_error"
+    kernel = "loss absolute_error"
 
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         e = z - target
@@ -199,6 +208,7 @@ class Huber(Loss):
     """e**2 / 2 for |e| <= delta, else delta (|e| - delta / 2), with e = z - t (Huber 1964)."""
 
     name = "huber"
+    kernel = "loss huber"
 
     def __init__(self, delta: float = 1.0) -> None:
         self.delta = real("delta", delta, 0.0, open_low=True)
@@ -216,6 +226,7 @@ class Poisson(Loss):
     """
 
     name = "poisson"
+    kernel = "loss poisson"
 
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         rate = xp.exp(z)
@@ -238,6 +249,7 @@ class Quantile(Loss):
     """max(q e, (q - 1) e) with e = t - z: z becomes the conditional q-quantile (Koenker and Bassett 1978)."""
 
     name = "quantile"
+    kernel = "loss quantile"
 
     def __init__(self, q: float = 0.5) -> None:
         self.q = real("q", q, 0.0, 1.0, open_low=True, open_high=True)

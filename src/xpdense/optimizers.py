@@ -48,6 +48,7 @@ class Optimizer:
 
     name = "optimizer"
     slots: tuple[str, ...] = ()  #: names of the state buffers, which start at zero
+    kernel: str | None = None  #: the compiled kernel of this very rule
     _decoupled = False
 
     def __init__(self, learning_rate: float | Schedule = 1e-3, *, weight_decay: float = 0.0,
@@ -67,6 +68,10 @@ class Optimizer:
 
     def scalars(self, rate: float, step: int) -> tuple[float, ...]:
         """Numbers that change per step, computed on the host in float64; `step` counts from 1."""
+        return ()
+
+    def constants(self) -> tuple[float, ...]:
+        """Numbers of the rule that never change, for the kernel."""
         return ()
 
     def begin(self, arena: Arena) -> OptimizerState:
@@ -113,6 +118,7 @@ class SGD(Optimizer):
     """p -= rate * g."""
 
     name = "sgd"
+    kernel = "update sgd"
 
     def __init__(self, learning_rate: float | Schedule = 1e-2, **common: Any) -> None:
         super().__init__(learning_rate, **common)
@@ -125,11 +131,15 @@ class Momentum(Optimizer):
     """v = momentum * v + g; p -= rate * v (Polyak 1964, in PyTorch's form)."""
 
     name = "momentum"
+    kernel = "update momentum"
     slots = ("velocity",)
 
     def __init__(self, learning_rate: float | Schedule = 1e-2, *, momentum: float = 0.9, **common: Any) -> None:
         super().__init__(learning_rate, **common)
         self.momentum = real("momentum", momentum, 0.0, 1.0, open_high=True)
+
+    def constants(self) -> tuple[float, ...]:
+        return (self.momentum,)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         v = state["velocity"]
@@ -142,6 +152,7 @@ class Nesterov(Momentum):
     """v = momentum * v + g; p -= rate * (g + momentum * v) (Sutskever et al., ICML 2013)."""
 
     name = "nesterov"
+    kernel = "update nesterov"
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         v = state["velocity"]
@@ -154,6 +165,7 @@ class RMSprop(Optimizer):
     """s = decay * s + (1 - decay) g**2; p -= rate * g / (sqrt(s) + epsilon) (Tieleman and Hinton 2012)."""
 
     name = "rmsprop"
+    kernel = "update rmsprop"
     slots = ("square",)
 
     def __init__(self, learning_rate: float | Schedule = 1e-3, *, decay: float = 0.99, epsilon: float = 1e-8,
@@ -161,6 +173,9 @@ class RMSprop(Optimizer):
         super().__init__(learning_rate, **common)
         self.decay = real("decay", decay, 0.0, 1.0, open_high=True)
         self.epsilon = real("epsilon", epsilon, 0.0, open_low=True)
+
+    def constants(self) -> tuple[float, ...]:
+        return self.decay, 1.0 - self.decay, self.epsilon
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         s = state["square"]
@@ -175,11 +190,15 @@ class Adagrad(Optimizer):
     """s += g**2; p -= rate * g / (sqrt(s) + epsilon) (Duchi et al., JMLR 12, 2011)."""
 
     name = "adagrad"
+    kernel = "update adagrad"
     slots = ("square",)
 
     def __init__(self, learning_rate: float | Schedule = 1e-2, *, epsilon: float = 1e-10, **common: Any) -> None:
         super().__init__(learning_rate, **common)
         self.epsilon = real("epsilon", epsilon, 0.0, open_low=True)
+
+    def constants(self) -> tuple[float, ...]:
+        return (self.epsilon,)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         s = state["square"]
@@ -197,6 +216,7 @@ class Adam(Optimizer):
     """
 
     name = "adam"
+    kernel = "update adam"
     slots = ("mean", "square")
 
     def __init__(self, learning_rate: float | Schedule = 1e-3, *, beta1: float = 0.9, beta2: float = 0.999,
@@ -209,6 +229,9 @@ class Adam(Optimizer):
     def scalars(self, rate: float, step: int) -> tuple[float, ...]:
         root = math.sqrt((1.0 - self.beta2**step) / (1.0 - self.beta2))
         return rate * (1.0 - self.beta1) / (1.0 - self.beta1**step) * root, self.epsilon * root
+
+    def constants(self) -> tuple[float, ...]:
+        return self.beta1, self.beta2
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         m, v = state["mean"], state["square"]
@@ -237,6 +260,7 @@ class Lion(Optimizer):
     """p -= rate * sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g (Chen et al., arXiv:2302.06675)."""
 
     name = "lion"
+    kernel = "update lion"
     slots = ("mean",)
     _decoupled = True
 
@@ -245,6 +269,9 @@ class Lion(Optimizer):
         super().__init__(learning_rate, **common)
         self.beta1 = real("beta1", beta1, 0.0, 1.0, open_high=True)
         self.beta2 = real("beta2", beta2, 0.0, 1.0, open_high=True)
+
+    def constants(self) -> tuple[float, ...]:
+        return self.beta1, 1.0 - self.beta1, self.beta2, 1.0 - self.beta2
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         m = state["mean"]

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import os
+
 from ..backend import Backend, BackendInfo, devices, installed, kinds, version
-from ..errors import BackendError
+from ..errors import BackendError, lookup
+from . import native
 from .cuda import CudaOps
 from .generic import Ops
+from .native import NativeOps
 
-__all__ = ["CudaOps", "Ops", "backends", "ops_for"]
+__all__ = ["CudaOps", "NativeOps", "Ops", "backends", "ops_for"]
 
 
 def ops_class(backend: Backend) -> type[Ops]:
-    return CudaOps if backend.kind == "cupy" else Ops
+    """Which class serves a backend. The environment variable XPDENSE_OPS=generic keeps the compiled kernels out."""
+    if backend.kind == "cupy":
+        return CudaOps
+    wanted = os.environ.get("XPDENSE_OPS", "native")
+    lookup("value of XPDENSE_OPS", wanted, {"native": None, "generic": None})
+    return NativeOps if backend.kind == "numpy" and native.available and wanted == "native" else Ops
 
 
 def ops_for(backend: Backend, dtype: str) -> Ops:
     """The ops that serve a backend in an element type; called once, when a network is put there.
 
     >>> from xpdense.backend import resolve
-    >>> ops_for(resolve("numpy"), "float64").name
+    >>> ops_for(resolve("array_api_strict"), "float64").name
     'generic'
     """
     return ops_class(backend)(backend, dtype)
