@@ -113,7 +113,8 @@ class _Loop:
         losses = backend.zeros((steps,), self.network.dtype)
         for begin in range(0, steps, _BURST):
             burst = range(begin, min(begin + _BURST, steps))
-            self.start = self._copy(first + begin)
+            if self._due(first + begin):
+                self.start = self._copy(first + begin)
             for i in burst:
                 losses[i], rate = self._step(first + i, drawn[i], look=backend.on_host)
                 run.step = first + i
@@ -151,14 +152,22 @@ class _Loop:
         if not all(bool(xp.all(xp.isfinite(buffer))) for buffer in (arena.params, arena.state)):
             self._fail(math.nan, self.rows.take(self.network.ops, rows), step)
 
-    def _copy(self, step: int) -> tuple[int, Any, Any, Array]:
-        grads = self.network.backend.xp.asarray(self.network.arena.grads, copy=True)  # what an explanation shows
+    def _due(self, step: int) -> bool:
+        """Whether a burst that begins at a step needs a copy: every one on a device; else when the last is old."""
+        age = step - self.start[0]
+        return age >= _BURST or (age > 0 and not self.network.backend.on_host)
+
+    def _copy(self, step: int) -> tuple[int, Any, Any, Array | None]:
+        grads = None
+        if not self.network.backend.on_host:  # what an explanation shows after a burst has been made again
+            grads = self.network.backend.xp.asarray(self.network.arena.grads, copy=True)
         return step, self.network.arena.snapshot(), self.state.snapshot(), grads
 
-    def _restore(self, copy: tuple[int, Any, Any, Array]) -> None:
+    def _restore(self, copy: tuple[int, Any, Any, Array | None]) -> None:
         self.network.arena.restore(copy[1])
         self.state.restore(copy[2])
-        self.network.arena.grads[...] = copy[3]
+        if copy[3] is not None:
+            self.network.arena.grads[...] = copy[3]
 
     def _fail(self, value: float, batch: Rows, step: int) -> None:
         """Explain the batch whose loss was not finite, put good weights back, and raise."""
