@@ -17,7 +17,7 @@ import pytest
 import xpdense as xd
 from xpdense.backend import Backend, backend_of, host, resolve
 from xpdense.errors import BackendError, MissingDependencyError
-from xpdense.ops import CudaOps, Ops, ops_for
+from xpdense.ops import CudaOps, NativeOps, Ops, native, ops_for
 
 RNG = np.random.default_rng(5)
 X = RNG.standard_normal((40, 3)).astype(np.float32)
@@ -90,7 +90,7 @@ def test_backends_lists_every_namespace_with_what_it_takes_to_get_it() -> None:
         if row.available:
             assert row.version
             assert row.device
-            assert row.ops == ("cuda" if kind == "cupy" else "generic")
+            assert row.ops == {"cupy": "cuda", "numpy": "native" if native.available else "generic"}.get(kind, "generic")
             assert not row.note
             assert resolve(row.name).name == row.name
         elif find_spec(kind) is None:
@@ -372,13 +372,14 @@ def test_the_signature_check_sees_a_difference() -> None:
         test_faster_ops_override_by_the_same_name_and_signature(Wrong)
 
 
-def test_cuda_ops_serve_cupy_and_the_generic_ones_everything_else() -> None:
+def test_cuda_ops_serve_cupy_kernels_numpy_and_the_generic_ones_everything_else() -> None:
     assert issubclass(CudaOps, Ops)
     assert CudaOps in OURS
     plain = resolve("numpy")
     pretended = Backend("cupy:0", "cupy", plain.xp, None)
     assert type(ops_for(pretended, "float32")) is CudaOps
-    for name in ("numpy", "torch", "array_api_strict"):
+    assert type(ops_for(plain, "float32")) is (NativeOps if native.available else Ops)
+    for name in ("torch", "array_api_strict"):
         if find_spec(name):
             assert type(ops_for(resolve(name), "float32")) is Ops
 
