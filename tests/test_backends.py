@@ -90,7 +90,8 @@ def test_backends_lists_every_namespace_with_what_it_takes_to_get_it() -> None:
         if row.available:
             assert row.version
             assert row.device
-            assert row.ops == {"cupy": "cuda", "numpy": "native" if native.available else "generic"}.get(kind, "generic")
+            served = {"cupy": "cuda", "numpy": "native" if native.available else "generic"}
+            assert row.ops == served.get(kind, "generic")
             assert not row.note
             assert resolve(row.name).name == row.name
         elif find_spec(kind) is None:
