@@ -19,6 +19,7 @@ from xpdense.errors import (
     ArrayTypeError,
     BackendError,
     DataError,
+    FileFormatError,
     MemoryLimitError,
     ModelFileError,
     NonFiniteDataError,
@@ -241,6 +242,18 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     saved(shelf / "own_layer", layers=[Scale(), xd.Dense(1)])
     saved(shelf / "own_activation", layers=[xd.Dense(4, SQUARE), xd.Dense(1)])
     saved(shelf / "own_loss", loss=Own())
+
+    (shelf / "ragged.csv").write_text("a,b,y\n1,2,0\n3,4,1\n5,6,0,7\n")
+    (shelf / "no_rows.csv").write_text("a,b,y\n")
+    (shelf / "nothing.csv").write_text("")
+    (shelf / "one_class.csv").write_text("a,y\n1,yes\n2,yes\n3,yes\n")
+    (shelf / "one_row.csv").write_text("a,y\n1,2.5\n")
+    (shelf / "no_target.csv").write_text("a,b\n1,2\n3,4\n")
+    (shelf / "infinite.csv").write_text("a,y\n1,0.5\ninf,1.5\n3,2.5\n4,0.25\n")
+    (shelf / "missing_target.csv").write_text("a,y\n1,0.5\n2,\n3,2.5\n4,0.25\n")
+    (shelf / "broken.parquet").write_bytes(b"PAR1 and then nothing of the kind")
+    np.savez(shelf / "no_y.npz", x=X)
+    np.savez(shelf / "objects.npz", x=np.array([{}, []], dtype=object), y=np.zeros(2))
     return shelf
 
 
@@ -589,7 +602,47 @@ FILES = [
     Case("load-own-loss", load("own_loss"), ModelFileError, "custom="),
 ]
 
-CASES = [*DATA, *NAMES, *NUMBERS, *KINDS, *BACKENDS, *FILES]
+def train(data: str, *options: str) -> Act:
+    """`xpdense train` on a file of the shelf, without what prints its errors."""
+    def act(s: Situation) -> None:
+        from typer.main import get_command
+
+        from xpdense.cli import app
+
+        command = get_command(app).commands["train"]  # type: ignore[attr-defined]
+        out = [] if "--out" in options else ["--out", str(s.shelf / "run")]
+        arguments = [option.replace("SHELF", str(s.shelf)) for option in options]
+        command.main([str(s.shelf / data) if "." in data else data, *out, *arguments], standalone_mode=False)
+    return act
+
+
+TABLES = [
+    Case("csv-ragged", train("ragged.csv"), FileFormatError, "line 4", "typer"),
+    Case("csv-header-only", train("no_rows.csv"), FileFormatError, "no rows", "typer"),
+    Case("csv-empty", train("nothing.csv"), FileFormatError, "empty", "typer"),
+    Case("csv-missing-file", train("absent.csv"), UnknownNameError, "digits", "typer"),
+    Case("csv-missing-column", train("ragged.csv", "--target", "z"), FileFormatError, "line 4", "typer"),
+    Case("csv-missing-target-column", train("infinite.csv", "--target", "Y"), UnknownNameError, "Known: a, y",
+         "typer"),
+    Case("csv-no-target-named", train("no_target.csv"), DataError, "--target", "typer"),
+    Case("csv-one-class", train("one_class.csv"), TargetError, "yes", "typer"),
+    Case("csv-one-row", train("one_row.csv"), TargetError, "one value only", "typer"),
+    Case("csv-infinite", train("infinite.csv"), NonFiniteDataError, "a", "typer"),
+    Case("csv-missing-targets", train("missing_target.csv"), TargetError, "1", "typer"),
+    Case("parquet-broken", train("broken.parquet"), FileFormatError, "parquet", "typer"),
+    Case("npz-without-y", train("no_y.npz"), FileFormatError, "y", "typer"),
+    Case("npz-objects", train("objects.npz"), FileFormatError, "never unpickled", "typer"),
+    Case("train-data", train("digitz"), UnknownNameError, "Did you mean 'digits'?", "typer"),
+    Case("train-task", train("iris", "--task", "ranking"), UnknownNameError, "Known: binary", "typer"),
+    Case("train-loss", train("iris", "--loss", "hinge"), UnknownNameError, "Known: absolute_error", "typer"),
+    Case("train-loss-of-another-task", train("iris", "--loss", "huber"), ParameterError, "does not fit", "typer"),
+    Case("train-hidden", train("iris", "--hidden", "64,many"), ParameterError, "--hidden", "typer"),
+    Case("train-test", train("iris", "--test", "1.0"), ParameterError, "--test", "typer"),
+    Case("train-out-below-a-file", train("iris", "--out", "SHELF/a_file/run"), OutputError, "cannot write", "typer"),
+    Case("train-out-of-a-stranger", train("iris", "--out", "SHELF/taken"), OutputError, "thesis.tex", "typer"),
+]
+
+CASES = [*DATA, *NAMES, *NUMBERS, *KINDS, *BACKENDS, *FILES, *TABLES]
 
 
 def as_param(case: Case) -> Any:
