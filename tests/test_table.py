@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xpdense.data import datasets, table
-from xpdense.data.table import TableEncoder, Target
+from xpdense.data import datasets, table, target
+from xpdense.data.table import TableEncoder
+from xpdense.data.target import Target
 from xpdense.errors import (
     ArrayTypeError,
     DataError,
@@ -214,14 +215,14 @@ def test_a_damaged_target_is_refused(damage):
 
 
 def test_a_loss_must_fit_the_task():
-    assert table.as_task_loss("regression", None) == "squared_error"
-    assert table.as_task_loss("binary", "softmax_cross_entropy") == "softmax_cross_entropy"
+    assert target.as_task_loss("regression", None) == "squared_error"
+    assert target.as_task_loss("binary", "softmax_cross_entropy") == "softmax_cross_entropy"
     with pytest.raises(ParameterError, match="--task regression"):
-        table.as_task_loss("multi-class", "squared_error")
+        target.as_task_loss("multi-class", "squared_error")
     with pytest.raises(UnknownNameError, match="Known: absolute_error"):
-        table.as_task_loss("binary", "nope")
+        target.as_task_loss("binary", "nope")
     with pytest.raises(UnknownNameError, match="binary, multi-class, regression"):
-        table.as_task("regresion")
+        target.as_task("regresion")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------

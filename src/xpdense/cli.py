@@ -41,7 +41,8 @@ except ImportError as error:  # the script is installed with the package, these 
 if TYPE_CHECKING:
     from .callbacks import Callback, EarlyStopping, Run
     from .data.datasets import Table
-    from .data.table import TableEncoder, Target
+    from .data.table import TableEncoder
+    from .data.target import Target
     from .losses import Loss
     from .model import DenseNetwork
     from .optimizers import Optimizer
@@ -142,7 +143,8 @@ def train(
     from .activations import as_activation
     from .backend import DTYPES, resolve
     from .data import datasets
-    from .data.table import TableEncoder, Target, as_task, as_task_loss
+    from .data.table import TableEncoder
+    from .data.target import Target, as_task, as_task_loss
     from .losses import LOSSES, as_loss
 
     # Everything that can be wrong is checked before anything is read, written or trained.
@@ -412,7 +414,8 @@ def backends() -> None:
 
 def _load(path: Path, backend: str) -> tuple[DenseNetwork, TableEncoder, Target]:
     """The network of a run's folder, or of its model folder, with the table and target that it was trained on."""
-    from .data.table import TASKS, TableEncoder, Target
+    from .data.table import TableEncoder
+    from .data.target import TASKS, Target
     from .model import load
 
     if not path.is_dir():

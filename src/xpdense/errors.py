@@ -210,7 +210,7 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         ) from error
 
 
-def positive_int(name: str, value: object, minimum: int = 1) -> int:
+def positive_int(name: str, value: Any, minimum: int = 1) -> int:
     """`value` as an int of at least `minimum`, or a ParameterError.
 
     >>> positive_int("epochs", 3)
@@ -219,7 +219,7 @@ def positive_int(name: str, value: object, minimum: int = 1) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError
-        number = operator.index(value)  # type: ignore[arg-type]
+        number = operator.index(value)
     except TypeError:
         raise ParameterError(f"{name} must be a whole number, got {value!r}") from None
     if number < minimum:
@@ -238,7 +238,7 @@ def boolean(name: str, value: object) -> bool:
     return bool(value)
 
 
-def real(name: str, value: object, low: float = float("-inf"), high: float = float("inf"),
+def real(name: str, value: Any, low: float = float("-inf"), high: float = float("inf"),
          *, open_low: bool = False, open_high: bool = False) -> float:
     """`value` as a finite float between `low` and `high`, or a ParameterError.
 
@@ -248,7 +248,7 @@ def real(name: str, value: object, low: float = float("-inf"), high: float = flo
     try:
         if isinstance(value, (str, bytes, bool)):
             raise TypeError
-        number = float(value)  # type: ignore[arg-type]
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         raise ParameterError(f"{name} must be a number, got {value!r}") from None
     above = number > low if open_low else number >= low

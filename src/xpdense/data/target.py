@@ -1,0 +1,180 @@
+"""The column to predict: its task, its labels or units, and the losses that fit it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..errors import ParameterError, TargetError, lookup, real
+from ..losses import LOSSES
+from .columns import NUMBERS, Series, kind_of, labels_of, listed, moments, numbers_of, parsed, require_that
+
+MOST_CLASSES = 20  # distinct whole numbers that are still taken for classes
+
+#: The losses that fit each task, the default one first.
+TASKS: dict[str, tuple[str, ...]] = {
+    "binary": ("binary_cross_entropy", "softmax_cross_entropy"),
+    "multi-class": ("softmax_cross_entropy",),
+    "regression": ("squared_error", "absolute_error", "huber", "quantile", "poisson"),
+}
+
+
+def as_task(name: str) -> str:
+    """The task of a name, or an UnknownNameError.
+
+    >>> as_task("multiclass")
+    'multi-class'
+    """
+    name = "multi-class" if name in ("multiclass", "multi_class") else name
+    lookup("task", name, TASKS)
+    return name
+
+
+def as_task_loss(task: str, name: str | None) -> str:
+    """The name of a loss that fits the task; its default where `name` is None.
+
+    Raises
+    ------
+    UnknownNameError, ParameterError
+        There is no such loss, or it is for another task.
+    """
+    if name is None:
+        return TASKS[task][0]
+    lookup("loss", name, LOSSES)
+    if name not in TASKS[task]:
+        hint = "; if the target is a quantity, say --task regression" if name in TASKS["regression"] else ""
+        raise ParameterError(f"the loss {name!r} does not fit a {task} target, which takes "
+                             f"{', '.join(TASKS[task])}{hint}")
+    return name
+
+
+@dataclass(frozen=True)
+class Target:
+    """A column to predict: its task, and its way into numbers and back.
+
+    Attributes
+    ----------
+    column : str
+    task : "binary", "multi-class" or "regression"
+    classes : tuple
+        Labels (text, whole numbers, numbers or booleans) in the order of the class numbers; empty for regression.
+    mean, scale : float
+        Of a regression: the network is trained on (value - mean) / scale.
+    """
+
+    column: str
+    task: str
+    classes: tuple[Any, ...] = ()
+    mean: float = 0.0
+    scale: float = 1.0
+
+    @staticmethod
+    def infer(column: str, values: Series, task: str | None = None) -> Target:
+        """The target that a column's values (all rows) make, for the task named, or for the one they look like.
+
+        Text, categories and booleans are classes. Whole numbers are, if there are two of them, or at most 20, each
+        of them twice on average. Other numbers are a regression.
+
+        Raises
+        ------
+        TargetError
+            Rows without a target, one value only, or values that do not fit the task.
+        """
+        missing = int(values.isna().sum())
+        if missing:
+            raise TargetError(f"{missing:,} of {len(values):,} rows have no target ({column!r} is empty there): "
+                              f"fill or remove them")
+        kind = kind_of(values)
+        numbers = numbers_of(column, values) if kind in NUMBERS else None
+        _, labels = labels_of(values)
+        count = len(labels)
+        if count == 1:
+            raise TargetError(f"the target {column!r} has one value only, {labels[0]!r}: there is nothing to learn")
+        if task is None:
+            few = count == 2 or (count <= MOST_CLASSES and 2 * count <= len(values))
+            whole = numbers is not None and bool(np.all(numbers == np.round(numbers)))
+            is_class = numbers is None or kind == "boolean" or (whole and few)
+            task = "regression" if not is_class else "binary" if count == 2 else "multi-class"
+        if task == "regression":
+            if numbers is None:
+                raise TargetError(f"the target {column!r} holds text such as {labels[0]!r}: a regression needs numbers")
+            return Target(column, task)
+        if task == "binary" and count != 2:
+            raise TargetError(f"the target {column!r} has {count:,} classes, and a binary task has 2: name another "
+                              f"--task or --target")
+        if count == len(values) > 2:
+            raise TargetError(f"every row has a class of its own in {column!r}: name another --target"
+                              + ("" if numbers is None else ", or --task regression"))
+        return Target(column, task, tuple(sorted(labels, key=lambda v: (isinstance(v, str), v))))
+
+    def encode(self, values: Series) -> np.ndarray:
+        """Class numbers (n,) int64, or the values (n,) float64 of a regression, in their own units.
+
+        Raises
+        ------
+        TargetError
+            A value is missing, or is none of the classes.
+        """
+        missing = int(values.isna().sum())
+        if missing:
+            raise TargetError(f"{missing:,} of {len(values):,} rows have no target ({self.column!r} is empty there)")
+        if not self.classes:
+            return numbers_of(self.column, values)
+        codes, labels = labels_of(values)
+        numbers = {label: i for i, label in enumerate(self.classes)}
+        found = [numbers.get(label, numbers.get(str(label), -1)) for label in labels]
+        if -1 in found:
+            raise TargetError(f"the target {self.column!r} holds {labels[found.index(-1)]!r}, which is none of the "
+                              f"model's classes: {listed(map(str, self.classes))}")
+        return np.take(np.array(found, dtype=np.int64), codes)
+
+    def standardised(self, values: np.ndarray) -> Target:
+        """The same, with mean and scale of the values (n,) of the training rows."""
+        mean, scale = moments(values)
+        return replace(self, mean=mean, scale=scale)
+
+    def scaled(self, values: np.ndarray) -> np.ndarray:
+        """What the network is trained on, from what `encode` gave (n,)."""
+        return values if self.classes else np.divide(values - self.mean, self.scale)
+
+    def values(self, prediction: np.ndarray) -> np.ndarray:
+        """A regression's predictions (n, 1) in the target's own units."""
+        return np.asarray(prediction, np.float64) * self.scale + self.mean
+
+    def probabilities(self, prediction: np.ndarray) -> np.ndarray:
+        """Probabilities (n, classes) from predictions (n, classes), or (n, 1) of the second of two classes."""
+        p = np.asarray(prediction, np.float64)
+        return np.hstack([1.0 - p, p]) if p.shape[1] == 1 else p
+
+    def decoded(self, prediction: np.ndarray) -> list[Any]:
+        """Labels, or values in their own units, from predictions (n, outputs)."""
+        if not self.classes:
+            return [float(value) for value in self.values(prediction)[:, 0]]
+        best = np.argmax(prediction, axis=1) if len(prediction[0]) > 1 else (prediction[:, 0] >= 0.5).astype(int)
+        return [self.classes[i] for i in best]
+
+    def outputs(self, loss: str) -> int:
+        """How many outputs the network needs."""
+        return len(self.classes) if loss == "softmax_cross_entropy" else 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Its state, as JSON can hold it."""
+        return {"target": self.column, "task": self.task, "classes": list(self.classes), "mean": self.mean,
+                "scale": self.scale}
+
+    @staticmethod
+    def from_dict(state: Any) -> Target:
+        """The target of a state, or a ModelFileError where it is damaged."""
+        return parsed("target", state, _target)
+
+
+def _target(state: Any) -> Target:
+    target = Target(state["target"], as_task(state["task"]), tuple(state["classes"]), real("mean", state["mean"]),
+                    real("scale", state["scale"], 0.0, open_low=True))
+    require_that(isinstance(target.column, str) and len(set(target.classes)) == len(target.classes))
+    require_that(all(isinstance(label, (str, int, float)) for label in target.classes))
+    count = len(target.classes)
+    require_that({"regression": count == 0, "binary": count == 2}.get(target.task, count >= 2))
+    return target
