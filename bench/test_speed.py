@@ -1,5 +1,7 @@
 """Speed of one step and of one epoch, next to the floor: the same matrix products alone, timed in the same rounds.
 
+A step is called from Python; an epoch is a whole `fit`, which records its step and replays it where it can.
+
 Run with `make bench`, or `pytest bench --backend numpy --dtype float32`. The floor is the network's products of one
 step (forward, weight gradients, input gradients but the first layer's), written into memory that is already there.
 A round times the floor, then the step, so that both meet the same machine; the ratio is the median over rounds.
@@ -23,7 +25,11 @@ from xpdense.training import train_step
 
 NETWORKS = [((64, 64, 10), 32), ((32, 256, 256, 2), 256), ((784, 512, 256, 10), 128),
             ((1024, 2048, 2048, 1024, 100), 1024)]
-BATCHES = 10  # batches of the data set, and steps of an epoch
+
+
+def steps_of(network: Network, batch: int) -> int:
+    """Steps of an epoch: about as long for every network, 10 at least and 256 at most."""
+    return min(256, max(10, int(4e10 / (6 * batch * network.size))))
 
 
 def network_of(widths: tuple[int, ...], backend: str, dtype: str) -> xd.DenseNetwork:
@@ -57,8 +63,9 @@ def case(request):
     widths, batch = request.param
     network = network_of(widths, request.config.getoption("--backend"), request.config.getoption("--dtype"))
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((BATCHES * batch, widths[0])).astype(network.dtype)
-    y = rng.integers(0, widths[-1], BATCHES * batch)
+    rows = steps_of(network, batch) * batch
+    x = rng.standard_normal((rows, widths[0])).astype(network.dtype)
+    y = rng.integers(0, widths[-1], rows)
     return network, batch, network.backend.from_host(x), network.backend.from_host(y)
 
 
@@ -67,9 +74,8 @@ def test_speed(case, what, benchmark, report, request):
     network, batch, x, y = case
     floor, backend = floor_of(network, batch), network.backend
     with backend.active():
-        repeats = BATCHES
+        repeats = steps_of(network, batch)
         if what == "step":
-            repeats = max(1, int(2e9 / (6 * batch * network.size)))  # about as long for every network
             work = steps(network, batch, x, y, repeats)
         else:
             def work() -> None:

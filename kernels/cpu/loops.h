@@ -19,6 +19,34 @@ int gather(const Arguments &a) {
     return 0;
 }
 
+// out (m, n) = a (m, k) b (k, n); p: a, b, out; n: m, n, k, 1 if a is given as (k, m) + 2 if b is given as (n, k).
+// A BLAS in column order sees the transposes: out' (n, m) = b' a'.
+template <typename T> int product(const Arguments &a) {
+    int m = int(a.n[0]), n = int(a.n[1]), k = int(a.n[2]), turned_a = a.n[3] & 1, turned_b = a.n[3] & 2;
+    int row_a = turned_a ? m : k, row_b = turned_b ? k : n;
+    char of_a = turned_a ? 'T' : 'N', of_b = turned_b ? 'T' : 'N';
+    T one = 1, zero = 0;
+    gemm(&of_b, &of_a, &n, &m, &k, &one, (T *)a.p[1], &row_b, (T *)a.p[0], &row_a, &zero, (T *)a.p[2], &n);
+    return 0;
+}
+
+// p: from, to; n: bytes
+int move(const Arguments &a) {
+    memcpy(a.p[1], a.p[0], a.n[0]);
+    return 0;
+}
+
+// p: value. Ends the program where it is not finite.
+template <typename T> int stop_unless_finite(const Arguments &a) { return !std::isfinite(*(const T *)a.p[0]); }
+
+// running += momentum * (batch - running): p: running, batch; n: size; s: momentum
+template <typename T> int blend(const Arguments &a) {
+    T *running = (T *)a.p[0];
+    const T *batch = (const T *)a.p[1], momentum = T(a.s[0]);
+    for (long i = 0; i < a.n[0]; ++i) running[i] += momentum * (batch[i] - running[i]);
+    return 0;
+}
+
 // p: a, b, out; n: size
 template <typename T> int add(const Arguments &a) {
     const T *x = (const T *)a.p[0], *y = (const T *)a.p[1];
@@ -353,6 +381,10 @@ template <typename T, template <typename> class Rule, int SLOTS> int update(cons
 
 const Entry entries[] = {
     {"gather", 7, gather, gather},
+    {"product", 0, product<float>, product<double>},
+    {"move", 3, move, move},
+    {"stop_unless_finite", 0, stop_unless_finite<float>, stop_unless_finite<double>},
+    {"blend", 0, blend<float>, blend<double>},
     {"add", 0, add<float>, add<double>},
     {"column_sums", 0, column_sums<float>, column_sums<double>},
     {"dropout", 4, dropout<float>, dropout<double>},

@@ -1,4 +1,5 @@
-// The kernels, compiled for the CPU: a Python module of one function, `call(kernel, arrays, sizes, scalars)`.
+// The kernels, compiled for the CPU: a Python module of `call(kernel, wide, arrays, sizes, scalars)`, which runs one, and
+// of `Program`, a list of such calls with their arguments bound, which runs the list as often as it is told.
 //
 // What a kernel computes is in kernels/*.h, its loop in loops.h. The loops are compiled once for each instruction set
 // below, and the best one that this processor has is taken when the module is imported. Nothing here checks shapes:
@@ -9,6 +10,8 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <vector>
 
 namespace {
 
@@ -20,7 +23,21 @@ struct Arguments {
     double s[MOST_SCALARS];
 };
 
-using Kernel = int (*)(const Arguments &);  // 0, or 1 where a row number is outside of its array
+using Kernel = int (*)(const Arguments &);  // 0; or 1: a row number is outside of its array, a loss is not finite
+
+// The products are those of a BLAS that is there already; its functions have Fortran's arguments.
+template <typename T>
+using Gemm = void (*)(char *, char *, int *, int *, int *, T *, T *, int *, T *, int *, T *, T *, int *);
+Gemm<float> sgemm = nullptr;
+Gemm<double> dgemm = nullptr;
+inline void gemm(char *a, char *b, int *m, int *n, int *k, float *one, float *x, int *lx, float *y, int *ly, float *zero,
+                 float *out, int *lo) {
+    sgemm(a, b, m, n, k, one, x, lx, y, ly, zero, out, lo);
+}
+inline void gemm(char *a, char *b, int *m, int *n, int *k, double *one, double *x, int *lx, double *y, int *ly,
+                 double *zero, double *out, int *lo) {
+    dgemm(a, b, m, n, k, one, x, lx, y, ly, zero, out, lo);
+}
 struct Entry {
     const char *name;
     int integers;  // a bit for each array that may be of int64
@@ -96,38 +113,156 @@ struct Call : Arguments {
     }
 };
 
-// call(kernel, wide, arrays, sizes, scalars): kernel is a number from `kernels`, wide is 1 for float64, the rest are
-// tuples. True where it ran; False, with nothing done, where an array is not contiguous or of another element type.
-PyObject *call(PyObject *, PyObject *const *args, Py_ssize_t count) {
+// Binds (kernel, wide, arrays, sizes, scalars): kernel is a number from `kernels`, wide is 1 for float64, the rest are
+// tuples. 1 where it is bound; 0 where an array is not contiguous or of another element type; -1 with an exception.
+int bind(PyObject *const *args, Py_ssize_t count, Call &bound, Kernel &function) {
     if (count != 5 || !PyTuple_Check(args[2]) || !PyTuple_Check(args[3]) || !PyTuple_Check(args[4])) {
         PyErr_SetString(PyExc_TypeError, "call(kernel, wide, arrays, sizes, scalars)");
-        return nullptr;
+        return -1;
     }
     const long kernel = PyLong_AsLong(args[0]), wide = PyLong_AsLong(args[1]);
     const Py_ssize_t arrays = PyTuple_GET_SIZE(args[2]), sizes = PyTuple_GET_SIZE(args[3]);
     const Py_ssize_t scalars = PyTuple_GET_SIZE(args[4]);
     if (kernel < 0 || kernel >= long(COUNT) || arrays > MOST_ARRAYS || sizes > MOST_SIZES || scalars > MOST_SCALARS) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "no such kernel, or too many arguments");
-        return nullptr;
+        return -1;
     }
-    Call bound;
     for (Py_ssize_t i = 0; i < arrays; ++i) {
         const int fits = bound.hold(PyTuple_GET_ITEM(args[2], i), int(i), wide != 0, entries[kernel].integers >> i & 1);
-        if (fits < 0) return nullptr;
-        if (!fits) Py_RETURN_FALSE;
+        if (fits <= 0) return fits;
     }
     for (Py_ssize_t i = 0; i < sizes; ++i) bound.n[i] = PyLong_AsLong(PyTuple_GET_ITEM(args[3], i));
     for (Py_ssize_t i = 0; i < scalars; ++i) bound.s[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(args[4], i));
-    if (PyErr_Occurred()) return nullptr;
+    function = wide ? entries[kernel].f64 : entries[kernel].f32;
+    return PyErr_Occurred() ? -1 : 1;
+}
+
+// call(kernel, wide, arrays, sizes, scalars): True where it ran; False, with nothing done, where it could not be bound.
+PyObject *call(PyObject *, PyObject *const *args, Py_ssize_t count) {
+    Call bound;
+    Kernel function = nullptr;
+    const int fits = bind(args, count, bound, function);
+    if (fits < 0) return nullptr;
+    if (!fits) Py_RETURN_FALSE;
     int failed;
     Py_BEGIN_ALLOW_THREADS
-    failed = (wide ? entries[kernel].f64 : entries[kernel].f32)(bound);
+    failed = function(bound);
     Py_END_ALLOW_THREADS
     if (failed) {
         PyErr_SetString(PyExc_IndexError, "a row number is outside of the array");
         return nullptr;
     }
     Py_RETURN_TRUE;
+}
+
+// --- programs --------------------------------------------------------------------------------------------------------
+
+struct Instruction {
+    std::unique_ptr<Call> call;
+    Kernel function;
+    long stride[MOST_ARRAYS];  // bytes from one run to the next: not 0 for arrays that are rows of a table
+};
+
+struct Program {
+    PyObject_HEAD
+    std::vector<Instruction> *list;
+    PyObject *tables;
+};
+
+// Program(calls, tables): calls is a list of call's argument tuples; an array in one that is the first row of a table
+// moves on by a row with each run.
+PyObject *program_new(PyTypeObject *type, PyObject *args, PyObject *) {
+    PyObject *calls, *tables;
+    if (!PyArg_ParseTuple(args, "O!O!", &PyList_Type, &calls, &PyTuple_Type, &tables)) return nullptr;
+    Program *self = (Program *)type->tp_alloc(type, 0);
+    if (!self) return nullptr;
+    self->list = new std::vector<Instruction>();
+    self->tables = Py_NewRef(tables);
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(calls); ++i) {
+        PyObject *entry = PyList_GET_ITEM(calls, i);
+        Instruction made = {std::make_unique<Call>(), nullptr, {}};
+        PyObject *none = nullptr;
+        const int fits = PyTuple_Check(entry)
+            ? bind(&PyTuple_GET_ITEM(entry, 0), PyTuple_GET_SIZE(entry), *made.call, made.function)
+            : bind(&none, 0, *made.call, made.function);
+        if (fits <= 0) {
+            if (!fits) PyErr_SetString(PyExc_TypeError, "a recorded call cannot be bound");
+            Py_DECREF(self);
+            return nullptr;
+        }
+        for (Py_ssize_t t = 0; t < PyTuple_GET_SIZE(tables); ++t) {
+            Py_buffer view;
+            if (PyObject_GetBuffer(PyTuple_GET_ITEM(tables, t), &view, PyBUF_C_CONTIGUOUS) < 0) {
+                Py_DECREF(self);
+                return nullptr;
+            }
+            const long row = view.ndim && view.shape[0] ? view.len / view.shape[0] : 0;
+            for (int a = 0; a < MOST_ARRAYS; ++a)
+                if (made.call->p[a] && made.call->p[a] >= (char *)view.buf && made.call->p[a] < (char *)view.buf + row)
+                    made.stride[a] = row;
+            PyBuffer_Release(&view);
+        }
+        self->list->push_back(std::move(made));
+    }
+    return (PyObject *)self;
+}
+
+void program_free(PyObject *object) {
+    Program *self = (Program *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    delete self->list;
+    Py_XDECREF(self->tables);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+// run(first, count): runs the list for rows first, first + 1, ... of the tables; how many runs came to their end.
+PyObject *program_run(PyObject *object, PyObject *args) {
+    long first, count, done = 0;
+    if (!PyArg_ParseTuple(args, "ll", &first, &count)) return nullptr;
+    Program *self = (Program *)object;
+    for (Py_ssize_t t = 0; t < PyTuple_GET_SIZE(self->tables); ++t) {
+        const Py_ssize_t rows = PyObject_Length(PyTuple_GET_ITEM(self->tables, t));
+        if (first < 0 || first + count > rows) {
+            PyErr_SetString(PyExc_IndexError, "a program cannot run beyond its tables");
+            return nullptr;
+        }
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (bool going = true; going && done < count; done += going)
+        for (const Instruction &one : *self->list) {
+            Arguments now = *one.call;
+            for (int a = 0; a < MOST_ARRAYS; ++a)
+                if (one.stride[a]) now.p[a] += one.stride[a] * (first + done);
+            if (one.function(now)) {
+                going = false;
+                break;
+            }
+        }
+    Py_END_ALLOW_THREADS
+    return PyLong_FromLong(done);
+}
+
+PyMethodDef program_methods[] = {
+    {"run", program_run, METH_VARARGS, "run(first, count): how many runs came to their end"},
+    {nullptr, nullptr, 0, nullptr},
+};
+PyType_Slot program_slots[] = {
+    {Py_tp_new, (void *)program_new}, {Py_tp_dealloc, (void *)program_free}, {Py_tp_methods, program_methods},
+    {Py_tp_doc, (void *)"Program(calls, tables): calls with their arguments bound, to be run again and again."},
+    {0, nullptr},
+};
+PyType_Spec program_spec = {"xpdense._native.Program", sizeof(Program), 0, Py_TPFLAGS_DEFAULT, program_slots};
+
+// use_blas(sgemm, dgemm): capsules of scipy.linalg.cython_blas.
+PyObject *use_blas(PyObject *, PyObject *args) {
+    PyObject *single, *twofold;
+    if (!PyArg_ParseTuple(args, "OO", &single, &twofold)) return nullptr;
+    void *s = PyCapsule_GetPointer(single, PyCapsule_GetName(single));
+    void *d = s ? PyCapsule_GetPointer(twofold, PyCapsule_GetName(twofold)) : nullptr;
+    if (!d) return nullptr;
+    sgemm = (Gemm<float>)s, dgemm = (Gemm<double>)d;
+    Py_RETURN_NONE;
 }
 
 // use(most): takes the best instruction set up to `most` that this processor has; returns its name.
@@ -140,6 +275,7 @@ PyObject *use(PyObject *, PyObject *most) {
 
 PyMethodDef methods[] = {
     {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, "call(kernel, wide, arrays, sizes, scalars): whether it ran"},
+    {"use_blas", use_blas, METH_VARARGS, "use_blas(sgemm, dgemm): capsules of scipy.linalg.cython_blas"},
     {"use", use, METH_O, "use(most): the best instruction set up to 'baseline', 'avx2' or 'avx512'; its name"},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -159,5 +295,7 @@ PyMODINIT_FUNC PyInit__native(void) {
         Py_DECREF(number);
     }
     if (PyModule_AddObject(module, "kernels", kernels)) return nullptr;
+    PyObject *program = PyType_FromSpec(&program_spec);
+    if (!program || PyModule_AddObject(module, "Program", program)) return nullptr;
     return module;
 }

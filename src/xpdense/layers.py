@@ -255,8 +255,7 @@ class BatchNorm(_Norm):
         y = self._normalize(ops, x, tape, axis=-2)
         if x.shape[-2] > 1:
             for name, batch in zip(("running_mean", "running_variance"), tape.saved[2:], strict=True):
-                running = self.params[name]
-                running += self.momentum * (batch[..., 0, :] - running)
+                ops.blend(self.params[name], batch[..., 0, :], self.momentum)
         return y
 
     def backward(self, ops: Ops, dy: Array, tape: Tape) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 from .arena import Arena, Parameter
 from .backend import DTYPES, Array, Backend, resolve
 from .errors import BackendError, ParameterError, ShapeError, lookup, positive_int
-from .layers import Dropout, Layer, Tape, backward, forward, stack
+from .layers import LAYERS, Dropout, Layer, Tape, backward, forward, stack
 from .ops import ops_for
 
 
@@ -70,7 +70,7 @@ class Network:
         self.ops = ops_for(self.backend, self.dtype)
         self._tapes: dict[tuple[int, ...], Tape] = {}
         self._tape: Tape | None = None
-        self._step = self.backend.zeros((1,), "int64")  # (1,) number of the training step, on the device
+        self.step_on_device = self.backend.zeros((1,), "int64")  # (1,) number of the training step, on the device
         for position, (name, layer) in enumerate(self.named_layers()):
             layer.params = _own(name, {n: self.arena.values(n) for n in self.arena.declared})
             layer.grads = _own(name, self.grads)
@@ -89,7 +89,7 @@ class Network:
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle and copy: views and workspaces are made anew on the other side."""
-        left_out = ("arena", "ops", "backend", "layers", "_tapes", "_tape", "_step")
+        left_out = ("arena", "ops", "backend", "layers", "_tapes", "_tape", "step_on_device")
         return {k: v for k, v in vars(self).items() if k not in left_out} | {
             "layers": stack(self.layers), "declared": self.arena.declared, "values": self.arena.to_host(),
             "backend": self.backend.name}
@@ -134,9 +134,14 @@ class Network:
 
     # --- the two passes ----------------------------------------------------------------------------------------
 
+    @property
+    def is_all_ours(self) -> bool:
+        """Whether every layer is one of the package's own, whose every pass is an op."""
+        return all(type(layer) in LAYERS.values() for _, layer in self.named_layers())
+
     def set_step(self, step: int) -> None:
         """Tell the layers the number of the training step, on which dropout depends."""
-        self._step[...] = step
+        self.step_on_device[...] = step
 
     def forward(self, x: Array, train: bool = False) -> Array:
         """Logits (..., batch, outputs) of x (..., batch, inputs), an array of this backend and dtype.
@@ -152,7 +157,7 @@ class Network:
         if shape not in self._tapes:
             if len(self._tapes) >= 4:  # a full and a last batch are two; nobody needs more at once
                 self._tapes.clear()
-            self._tapes[shape] = Tape(train=True, step=self._step, input_gradient=False)
+            self._tapes[shape] = Tape(train=True, step=self.step_on_device, input_gradient=False)
         self._tape = self._tapes[shape]
         return forward(self.ops, self.layers, x, self._tape)
 
@@ -167,7 +172,7 @@ class Network:
         """Name, input and output of every top-level layer for x in a training pass of the step that was set last."""
         rows = []
         for position, layer in enumerate(self.layers):
-            y = layer.forward(self.ops, x, Tape(train=True, step=self._step))
+            y = layer.forward(self.ops, x, Tape(train=True, step=self.step_on_device))
             shape = (*x.shape[:-1], layer.outputs(x.shape[-1]))
             if tuple(y.shape) != tuple(shape):
                 raise ShapeError(f"layer {position} ({type(layer).__name__}) made an array of shape {tuple(y.shape)} "

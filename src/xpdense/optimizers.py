@@ -98,10 +98,21 @@ class OptimizerState:
         self.buffers = {slot: arena.backend.zeros(arena.params.shape, arena.dtype) for slot in optimizer.slots}
         self.hyper = arena.backend.zeros((1 + len(optimizer.scalars(1.0, 1)),), arena.dtype)
 
+    def scalars(self, step: int, rate: float) -> np.ndarray:
+        """What `hyper` holds in step `step`, from 0: a host array (k,)."""
+        return np.array((rate, *self.optimizer.scalars(rate, step + 1)), dtype=self.arena.dtype)
+
+    def set_step(self, step: int, rate: float) -> None:
+        """Tell the optimizer the number of the step, from 0, and its learning rate."""
+        self.hyper[...] = self.arena.backend.from_host(self.scalars(step, rate))
+
     def step(self, ops: Ops, step: int, rate: float) -> None:
-        """Change the arena's parameters by its gradients; `step` counts from 0."""
-        values = np.array((rate, *self.optimizer.scalars(rate, step + 1)), dtype=self.arena.dtype)
-        self.hyper[...] = self.arena.backend.from_host(values)
+        """Change the arena's parameters by its gradients, in step `step`, from 0."""
+        self.set_step(step, rate)
+        self.update(ops)
+
+    def update(self, ops: Ops) -> None:
+        """The same, once the step's scalars are on the device: one op over the arena."""
         ops.update(self.optimizer, self.arena.params, self.arena.grads, self.buffers, self.hyper, self.arena.decay_size)
 
     def snapshot(self) -> dict[str, Array]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Array
-from .callbacks import Callback, Run
+from .callbacks import Callback, ProgressBar, Run
 from .comm import Solo
 from .data.arrays import Batches, Rows
 from .errors import LayerExtremes, NonFiniteLossError, real
@@ -44,13 +44,20 @@ def train_step(network: Network, loss: Loss, optimizer: OptimizerState, batch: R
     The batch's mean loss, a scalar on the device.
     """
     network.set_step(step)
+    optimizer.set_step(step, rate)
+    return step_on_device(network, loss, optimizer, batch, comm, watch)
+
+
+def step_on_device(network: Network, loss: Loss, optimizer: OptimizerState, batch: Rows, comm: Solo,
+                   watch: Callable[[Array], None] | None = None) -> Array:
+    """The step itself, once its number and rate are on the device: what can be recorded and replayed."""
     z = network.forward(batch.x, train=True)  # (batch, outputs)
     value, dz = loss(network.ops, z, batch.y, batch.weight)  # scalar on the device, (batch, outputs)
     if watch is not None:
         watch(value)
     network.backward(dz)  # overwrites arena.grads
     comm.mean_(network.arena.grads)
-    optimizer.step(network.ops, step, rate)  # one op over the arena
+    optimizer.update(network.ops)  # one op over the arena
     return value
 
 
@@ -102,11 +109,15 @@ class _Loop:
         self.state = optimizer.begin(network.arena)
         self.weight = None if rows.weight is None else np.asarray(network.backend.to_host(rows.weight), np.float64)
         self.good = self.start = self._copy(0)
+        self.last_rate = 0.0
+        quiet = all(type(c) is ProgressBar for c in self.stepping)  # nobody looks at the weights between steps
+        ours = network.ops.captures and network.is_all_ours and quiet
+        self.replay = _Replay(self) if ours else None
 
     def epoch(self) -> tuple[float, float]:
         """Make the steps of epoch `run.epoch`; its mean loss and its last learning rate."""
         backend, run, steps = self.network.backend, self.run, len(self.batches)
-        order, first, rate = self.batches.epoch(run.epoch), run.epoch * steps, 0.0
+        order, first = self.batches.epoch(run.epoch), run.epoch * steps
         mass = np.array([len(rows) if self.weight is None else self.weight[rows].sum() for rows in order])
         flat, size = backend.from_host(np.concatenate(order)), self.batches.batch_size  # one copy to the device
         drawn = [flat[i * size : i * size + len(rows)] for i, rows in enumerate(order)]
@@ -115,8 +126,10 @@ class _Loop:
             burst = range(begin, min(begin + _BURST, steps))
             if self._due(first + begin):
                 self.start = self._copy(first + begin)
+            made = self.replay.run(first, burst, flat, losses) if self.replay else 0
             for i in burst:
-                losses[i], rate = self._step(first + i, drawn[i], look=backend.on_host)
+                if i >= begin + made:
+                    losses[i] = self._step(first + i, drawn[i], look=backend.on_host)
                 run.step = first + i
                 for callback in self.stepping:
                     callback.on_step_end(run)
@@ -126,31 +139,40 @@ class _Loop:
                 for i in burst:
                     self._step(first + i, drawn[i], look=True)
                 i = begin + int(np.argmin(np.isfinite(seen)))  # a callback had a hand in it: it does not come again
-                self._fail(float(seen[i - begin]), self.rows.take(self.network.ops, drawn[i]), first + i)
+                self.fail(float(seen[i - begin]), self.rows.take(self.network.ops, drawn[i]), first + i)
             self._check_weights(first + burst.stop, drawn[burst[-1]])
             self.good = self.start
-        return float(np.average(np.asarray(backend.to_host(losses), np.float64), weights=mass)), rate
+        mean = np.average(np.asarray(backend.to_host(losses), np.float64), weights=mass)
+        return float(mean), self.last_rate
 
-    def _step(self, step: int, rows: Array, look: bool) -> tuple[Array, float]:
+    def rate(self, step: int) -> float:
+        """The learning rate of a step."""
         schedule = self.optimizer.learning_rate
-        rate = real(f"the learning rate that {type(schedule).__name__} gives for step {step}",
-                    schedule(step, self.run.epochs * self.run.steps_per_epoch), 0.0)
+        self.last_rate = real(f"the learning rate that {type(schedule).__name__} gives for step {step}",
+                              schedule(step, self.run.epochs * self.run.steps_per_epoch), 0.0)
+        return self.last_rate
+
+    def _step(self, step: int, rows: Array, look: bool) -> Array:
         batch = self.rows.take(self.network.ops, rows)
 
         def watch(value: Array) -> None:
-            if not math.isfinite(float(value)):
-                self._fail(float(value), batch, step)
-            if step == self.start[0]:
-                self.good = self.start
+            self.judge(float(value), batch, step)
 
-        loss = train_step(self.network, self.loss, self.state, batch, step, rate, self.comm, watch if look else None)
-        return loss, rate
+        return train_step(self.network, self.loss, self.state, batch, step, self.rate(step), self.comm,
+                          watch if look else None)
+
+    def judge(self, loss: float, batch: Rows, step: int) -> None:
+        """Fail where the loss of a step is not finite; where it is, the weights that it was computed with are good."""
+        if not math.isfinite(loss):
+            self.fail(loss, batch, step)
+        if step >= self.start[0]:
+            self.good = self.start
 
     def _check_weights(self, step: int, rows: Array) -> None:
         """The last update before a step may have broken the weights, or a running variance, which no loss shows."""
         xp, arena = self.network.backend.xp, self.network.arena
         if not all(bool(xp.all(xp.isfinite(buffer))) for buffer in (arena.params, arena.state)):
-            self._fail(math.nan, self.rows.take(self.network.ops, rows), step)
+            self.fail(math.nan, self.rows.take(self.network.ops, rows), step)
 
     def _due(self, step: int) -> bool:
         """Whether a burst that begins at a step needs a copy: every one on a device; else when the last is old."""
@@ -169,7 +191,7 @@ class _Loop:
         if copy[3] is not None:
             self.network.arena.grads[...] = copy[3]
 
-    def _fail(self, value: float, batch: Rows, step: int) -> None:
+    def fail(self, value: float, batch: Rows, step: int) -> None:
         """Explain the batch whose loss was not finite, put good weights back, and raise."""
         layers, layer = explain(self.network, batch.x)
         self._restore(self.good)
@@ -179,6 +201,69 @@ class _Loop:
             largest_gradient=_largest(row.gradients for row in layers),
             largest_input=layers[0].inputs, layers=layers,
         )
+
+
+class _Replay:
+    """The full batches of a burst, recorded once as a program of bound calls and replayed without Python.
+
+    What changes from step to step lies in tables, a row per step of a burst, whose memory stays where it is: the rows
+    of the batch, the step's number, the optimizer's scalars, the loss. A replay ends by itself at a loss that is not
+    finite, before it changes anything.
+    """
+
+    def __init__(self, loop: _Loop) -> None:
+        self.loop, self.size = loop, loop.batches.batch_size
+        backend, dtype = loop.network.backend, loop.network.dtype
+        self.rows = backend.zeros((_BURST, self.size), "int64")
+        self.steps = backend.zeros((_BURST, 1), "int64")
+        self.hyper = backend.zeros((_BURST, loop.state.hyper.shape[0]), dtype)
+        self.losses = backend.zeros((_BURST, 1), dtype)
+        self.program: Callable[[int, int], int] | None = None
+        self.seconds = 0.05  # of a step, at most; measured with the first replay
+
+    def run(self, first: int, burst: range, flat: Array, losses: Array) -> int:
+        """Make the steps of a burst that have a full batch; how many it made. The epoch's first step is `first`."""
+        loop, begin = self.loop, burst.start
+        count = min(burst.stop, len(flat) // self.size) - begin
+        if count < 2:
+            return 0
+        self.rows[:count] = flat[begin * self.size : (begin + count) * self.size].reshape(count, self.size)
+        for row in range(count):
+            step = first + begin + row
+            self.steps[row] = step
+            self.hyper[row] = loop.state.scalars(step, loop.rate(step))
+        done = 0
+        if self.program is None:
+            tables = (self.rows, self.steps, self.hyper, self.losses)
+            self.program, done = loop.network.ops.capture(self._first_row, tables), 1
+            if self.program is None:  # something in the step is not ours to replay
+                loop.replay = None
+        while self.program is not None and done < count:
+            start = time.perf_counter()
+            most = min(count - done, max(1, int(0.05 / self.seconds)))  # Python, and with it Ctrl-C, comes in between
+            made = self.program(done, most)
+            self.seconds = (time.perf_counter() - start) / most
+            for row in range(done, min(done + made + 1, done + most)):
+                if not math.isfinite(float(self.losses[row, 0])) or row == done:
+                    batch = loop.rows.take(loop.network.ops, self.rows[row])
+                    loop.judge(float(self.losses[row, 0]), batch, first + begin + row)
+            done += made
+        losses[begin : begin + done] = self.losses[:done, 0]
+        return done
+
+    def _first_row(self) -> None:
+        """The step of the tables' first row, which is made as it is recorded."""
+        loop, network, ops = self.loop, self.loop.network, self.loop.network.ops
+        ops.move(self.steps[0], network.step_on_device)
+        ops.move(self.hyper[0], loop.state.hyper)
+        batch = loop.rows.take(ops, self.rows[0])
+
+        def watch(value: Array) -> None:
+            ops.move(value.reshape(1), self.losses[0])
+            ops.stop_unless_finite(value)
+            loop.judge(float(value), batch, int(self.steps[0, 0]))
+
+        step_on_device(network, loop.loss, loop.state, batch, loop.comm, watch)
 
 
 def explain(network: Network, x: Array) -> tuple[list[LayerExtremes], str]:

@@ -11,7 +11,7 @@ what makes plain NumPy fast here. A device with its own scheduler wants one piec
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ..backend import Array, Backend
@@ -29,6 +29,7 @@ class Ops:
     """
 
     name = "generic"
+    captures = False  #: whether `capture` can record a step
     piece = 1 << 16  #: elements worked on at a time
 
     def __init__(self, backend: Backend, dtype: str) -> None:
@@ -68,6 +69,22 @@ class Ops:
             out[...] = a
         out += b
         return out
+
+    def move(self, source: Array, target: Array) -> None:
+        """Copy an array into another of its shape."""
+        target[...] = source
+
+    def blend(self, running: Array, batch: Array, momentum: float) -> None:
+        """running += momentum * (batch - running), in place: a running mean. Both (..., features)."""
+        running += momentum * (batch - running)
+
+    def capture(self, step: Callable[[], None], tables: tuple[Array, ...]) -> Callable[[int, int], int] | None:
+        """Make a step once, recording it where ops can; see NativeOps. These cannot, and give None."""
+        step()
+        return None
+
+    def stop_unless_finite(self, value: Array) -> None:
+        """End the replay of a recorded step here where the value is not finite; nothing outside of one."""
 
     # --- activations: the activation-derivative path -----------------------------------------------------------
 

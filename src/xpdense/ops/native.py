@@ -8,7 +8,9 @@ there was no compiler at the installation the library is missing, and the generi
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,25 +34,79 @@ class NativeOps(Ops):
         super().__init__(backend, dtype)
         self._wide = int(dtype == "float64")
         self._numbers: dict[str, int] = _native.kernels
+        self._recorded: list[Any] | None = None
+        self.captures = _use_blas()  # the products must be ours to call
 
     def _run(self, kernel: str | None, arrays: tuple[Array | None, ...], sizes: tuple[int, ...],
              scalars: tuple[float, ...] = ()) -> bool:
         """Run a kernel; False, with nothing done, where there is none or an array does not suit it."""
         number = self._numbers.get(kernel) if kernel else None
-        return number is not None and bool(_native.call(number, self._wide, arrays, sizes, scalars))
+        if number is None or not _native.call(number, self._wide, arrays, sizes, scalars):
+            return False
+        if self._recorded is not None:
+            self._recorded.append((number, self._wide, arrays, sizes, scalars))
+        return True
+
+    def _generic(self, op: str, *arguments: Any) -> Any:
+        """The generic op; what is being recorded cannot be replayed then."""
+        self._recorded = None
+        return getattr(super(), op)(*arguments)
+
+    # --- capture -----------------------------------------------------------------------------------------------
+
+    def capture(self, step: Callable[[], None], tables: tuple[Array, ...]) -> Callable[[int, int], int] | None:
+        """Make a step once, recording it; what makes it again, or None where something in it cannot be replayed.
+
+        `step` works on the first row of each of `tables`. The result, called with (first, count), makes the step for
+        the rows first, first + 1, ... by itself, without Python, and returns how many came to their end.
+        """
+        self._recorded = []
+        try:
+            step()
+        finally:
+            recorded, self._recorded = self._recorded, None
+        if recorded is None:
+            return None
+        run: Callable[[int, int], int] = _native.Program(recorded, tables).run
+        return run
+
+    def move(self, source: Array, target: Array) -> None:
+        if source.shape != target.shape or source.dtype != target.dtype or not self._run(
+                "move", (source, target), (source.nbytes,)):
+            self._generic("move", source, target)
+
+    def stop_unless_finite(self, value: Array) -> None:
+        """In a step that is being recorded: end the replay here where the value is not finite."""
+        if self._recorded is not None:
+            self._recorded.append((self._numbers["stop_unless_finite"], self._wide, (value,), (), ()))
+
+    # --- the ops -----------------------------------------------------------------------------------------------
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        if self.captures and a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and a.size and b.size:
+            turned = (not a.flags.c_contiguous) + 2 * (not b.flags.c_contiguous)
+            c = self.empty((a.shape[0], b.shape[1])) if out is None else out
+            arrays = (a.T if turned & 1 else a, b.T if turned & 2 else b, c)
+            if c.shape == (a.shape[0], b.shape[1]) and self._run("product", arrays, (*c.shape, a.shape[1], turned)):
+                return c
+        return self._generic("matmul", a, b, out)
+
+    def blend(self, running: Array, batch: Array, momentum: float) -> None:
+        if running.shape != batch.shape or not self._run("blend", (running, batch), (running.size,), (momentum,)):
+            self._generic("blend", running, batch, momentum)
 
     def gather(self, x: Array, rows: Array, out: Array | None = None) -> Array:
         shape = (len(rows), *x.shape[1:])
         y = np.empty(shape, x.dtype) if out is None else out
         if self._run("gather", (x, rows, y), (len(rows), x.strides[0] if x.ndim else 0, len(x))):
             return y
-        return super().gather(x, rows, out)
+        return self._generic("gather", x, rows, out)
 
     def add(self, a: Array, b: Array, out: Array | None = None) -> Array:
         y = self.empty(a.shape) if out is None else out
         if a.shape == b.shape == y.shape and self._run("add", (a, b, y), (a.size,)):
             return y
-        return super().add(a, b, out)
+        return self._generic("add", a, b, out)
 
     def activate(self, activation: Any, z: Array, bias: Array | None, out: Array | None = None) -> tuple[Array, Array]:
         a = z if activation.saves == "output" else self.empty(z.shape) if out is None else out
@@ -59,7 +115,8 @@ class NativeOps(Ops):
             return z, z
         if fits and self._run(_kernel("activate", activation), (z, bias, a), z.shape, _constant(activation)):
             return a, a if activation.saves == "output" else z
-        return super().activate(activation, z, bias, out)
+        a, saved = self._generic("activate", activation, z, bias, out)
+        return a, saved
 
     def activate_backward(self, activation: Any, saved: Array, da: Array, out: Array | None = None,
                           dbias: Array | None = None) -> Array:
@@ -72,7 +129,7 @@ class NativeOps(Ops):
             kernel = _kernel("activate_backward", activation)
             if dz.shape == da.shape and self._run(kernel, (saved, da, dz, dbias), da.shape, _constant(activation)):
                 return dz
-        return super().activate_backward(activation, saved, da, out, dbias)
+        return self._generic("activate_backward", activation, saved, da, out, dbias)
 
     def normalize(self, x: Array, gain: Array, bias: Array, axis: int, epsilon: float,
                   out: Array | None = None) -> tuple[Array, Any]:
@@ -82,7 +139,8 @@ class NativeOps(Ops):
             if self._run("normalize", (x, gain, bias, y, x_hat, statistics), (*x.shape, axis), (epsilon,)):
                 rstd, mean, variance = (np.expand_dims(s, axis + 2 if axis == -2 else 1) for s in statistics)
                 return y, (x_hat, rstd, mean, variance)
-        return super().normalize(x, gain, bias, axis, epsilon, out)
+        y, saved = self._generic("normalize", x, gain, bias, axis, epsilon, out)
+        return y, saved
 
     def normalize_backward(self, saved: Any, dy: Array, gain: Array, axis: int, dgain: Array, dbias: Array,
                            out: Array | None = None) -> Array:
@@ -91,7 +149,7 @@ class NativeOps(Ops):
                 and self._run("normalize_backward", (dy, gain, saved[0], saved[1], dx, dgain, dbias),
                               (*dy.shape, axis))):
             return dx
-        return super().normalize_backward(saved, dy, gain, axis, dgain, dbias, out)
+        return self._generic("normalize_backward", saved, dy, gain, axis, dgain, dbias, out)
 
     def scale_shift(self, x: Array, mean: Array, variance: Array, gain: Array, bias: Array, epsilon: float,
                     out: Array | None = None) -> Array:
@@ -99,13 +157,13 @@ class NativeOps(Ops):
         if x.ndim == 2 and y.shape == x.shape and self._run(
                 "scale_shift", (x, mean, variance, gain, bias, y), x.shape, (epsilon,)):
             return y
-        return super().scale_shift(x, mean, variance, gain, bias, epsilon, out)
+        return self._generic("scale_shift", x, mean, variance, gain, bias, epsilon, out)
 
     def dropout(self, x: Array, rate: float, key: tuple[int, int], step: Array, out: Array | None = None) -> Array:
         y = self.empty(x.shape) if out is None else out
         if y.shape == x.shape and self._run("dropout", (x, y, step), (x.size,), (rate, *key)):
             return y
-        return super().dropout(x, rate, key, step, out)
+        return self._generic("dropout", x, rate, key, step, out)
 
     def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None,
                           dz: Array | None = None) -> tuple[Array, Array]:
@@ -117,7 +175,8 @@ class NativeOps(Ops):
             right = target.shape == (z.shape[:1] if numbers else z.shape) and gradient.shape == z.shape
             if right and self._run(kernel, (z, target, weight, gradient, value), sizes, loss.constants()):
                 return value, gradient
-        return super().loss_and_gradient(loss, z, target, weight, dz)
+        value, gradient = self._generic("loss_and_gradient", loss, z, target, weight, dz)
+        return value, gradient
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
                decay_size: int) -> None:
@@ -129,7 +188,18 @@ class NativeOps(Ops):
                        *optimizer.constants())
             if self._run(kernel, (params, grads, *slots, hyper), sizes, scalars):
                 return
-        super().update(optimizer, params, grads, state, hyper, decay_size)
+        self._generic("update", optimizer, params, grads, state, hyper, decay_size)
+
+
+@functools.cache
+def _use_blas() -> bool:
+    """Hand SciPy's BLAS to the library; False where SciPy is not installed."""
+    try:
+        blas = importlib.import_module("scipy.linalg.cython_blas")
+    except ImportError:
+        return False
+    _native.use_blas(blas.__pyx_capi__["sgemm"], blas.__pyx_capi__["dgemm"])
+    return True
 
 
 def _kernel(op: str, activation: Any) -> str | None:
