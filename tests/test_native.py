@@ -295,3 +295,98 @@ def test_the_environment_chooses():
                           capture_output=True, check=False)
     assert "Known: generic, native" in done.stderr
     assert isinstance(ops_for(NUMPY, "float32"), NativeOps) or os.environ.get("XPDENSE_OPS") == "generic"
+
+
+# --- what must not reach a kernel --------------------------------------------------------------------------------
+
+def both_ways(act):
+    """What `act` gives with compiled ops, and what with the generic ones."""
+    return [act(cls(NUMPY, "float32")) for cls in (NativeOps, Ops)]
+
+
+def test_one_row_may_have_any_stride():
+    wide = np.arange(60000, dtype=np.float32).reshape(20000, 3)
+    for x in (wide[::10000][:1], np.array([1, 2, 3], np.float32)[None], wide[::-1][:1], np.zeros((4, 0), np.float32)):
+        one, other = both_ways(lambda ops, x=x: ops.gather(x, np.zeros(2, np.int64)))
+        np.testing.assert_array_equal(one, other)
+
+
+def test_gather_takes_only_what_fits():
+    x, ops = np.arange(12, dtype=np.float32).reshape(4, 3), NativeOps(NUMPY, "float32")
+    np.testing.assert_array_equal(ops.gather(x, np.array([1, 2], np.int32)), x[1:3])
+    small = np.zeros((1, 3), np.float32)
+    np.testing.assert_array_equal(ops.gather(x, np.array([3, 3]), out=small), x[[3, 3]])
+    np.testing.assert_array_equal(small, 0)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_numbers_out_of_range_are_nobodys_class(smoothing):
+    z, loss = np.array([[1.0, 2.0, 4.0], [0.0, 1.0, 0.5]], np.float32), SoftmaxCrossEntropy(smoothing)
+    for wrong in (-1, 3, -(10**8), 2**40):
+        one, other = both_ways(lambda ops, wrong=wrong: ops.loss_and_gradient(loss, z, np.array([2, wrong]), None))
+        np.testing.assert_allclose(one[0], other[0], rtol=1e-6)
+        np.testing.assert_allclose(one[1], other[1], rtol=1e-6, atol=1e-7)
+
+
+def test_what_extends_a_class_of_ours_is_not_taken_for_it():
+    class Long(xd.Adam):
+        def scalars(self, rate, step):
+            return (*super().scalars(rate, step), *[1.0] * 400)
+
+    class Forgetful(xd.Momentum):
+        slots = ()
+
+    class Other(xd.Huber):
+        def __init__(self):
+            self.alpha = 3.0
+            super().__init__(0.1)
+
+    p = np.ones(8, np.float32)
+    for rule in (Long(0.1), xd.Adam(0.1)):
+        state = {slot: np.zeros(8, np.float32) for slot in rule.slots}
+        hyper = np.array((0.1, *rule.scalars(0.1, 1)), np.float32)
+        results = both_ways(lambda ops, rule=rule, state=state, hyper=hyper: [
+            q := p.copy(), ops.update(rule, q, p * 0.5, {k: v.copy() for k, v in state.items()}, hyper, 8)][0])
+        np.testing.assert_allclose(*results, rtol=1e-6)
+    with pytest.raises(KeyError):
+        NativeOps(NUMPY, "float32").update(Forgetful(0.1), p.copy(), p, {}, np.array([0.1], np.float32), 8)
+    z, t = np.array([[2.0]], np.float32), np.zeros((1, 1), np.float32)
+    one, other = both_ways(lambda ops: ops.loss_and_gradient(Other(), z, t, None)[0])
+    assert one == other
+    noted = xd.Huber(0.5)
+    noted.note = "x"
+    assert NativeOps(NUMPY, "float32").loss_and_gradient(noted, z, t, None)[0] == pytest.approx(0.5 * (2.0 - 0.25))
+
+
+def test_missing_short_and_read_only_arrays_go_to_the_generic_op():
+    ops, x = NativeOps(NUMPY, "float32"), np.ones((2, 50), np.float32)
+    with pytest.raises(TypeError):
+        ops.dropout(x, 0.5, (0, 0), None)
+    one = np.ones(1, np.float32)
+    np.testing.assert_allclose(*both_ways(lambda o: o.scale_shift(x, one, one, one, one, 1e-5)), rtol=1e-6)
+    rising = x * np.arange(50, dtype=np.float32)
+    np.testing.assert_allclose(*both_ways(lambda o: o.normalize(rising, x[0], x[0], 0, 1e-5)[0]), rtol=1e-5, atol=1e-5)
+    fixed = np.full((2, 3), -1.0, np.float32)
+    fixed.flags.writeable = False
+    np.testing.assert_array_equal(ops.activate(ACTIVATIONS["relu"], fixed, None)[0], np.zeros((2, 3)))
+    assert (fixed == -1).all()
+    assert native._native.call(native._native.kernels["add"], 0, (x, None, x), (100,), ()) is False
+
+
+def test_a_replay_follows_what_a_callback_changes_between_epochs():
+    class Decaying(xd.Callback):
+        def __init__(self, rule):
+            self.rule = rule
+
+        def on_epoch_end(self, run):
+            self.rule.weight_decay = 3.0
+
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((64, 4)), rng.standard_normal(64)
+    sums = []
+    for cls in (NativeOps, Ops):
+        net, rule = xd.DenseNetwork([xd.Dense(1)], inputs=4), xd.SGD(0.1)
+        net.ops = cls(NUMPY, "float32")
+        net.fit(x, y, loss="squared_error", optimizer=rule, batch_size=8, epochs=4, callbacks=[Decaying(rule)])
+        sums.append(np.abs(net.arena.to_host()["0.weight"]).sum())
+    assert sums[0] == pytest.approx(sums[1], rel=1e-4)

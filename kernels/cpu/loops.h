@@ -1,5 +1,6 @@
 // The loops over arrays, once for each instruction set: included into native.cpp with XPD_CLONE as the namespace.
-// Arrays are contiguous, rows of `cols` elements; sums over rows are kept in double, in a fixed order.
+// Arrays are contiguous, rows of `cols` elements. Sums are in a fixed order: over features and of losses in double,
+// over the batch in the element type.
 namespace XPD_CLONE {
 
 #include "../common.h"
@@ -161,15 +162,16 @@ template <typename T> int softmax_cross_entropy(const Arguments &a) {
         const double share = (weight ? double(weight[i]) : 1.0) / total;
         const T scale = T(share);
         if (numbers) {
-            const long c = long(((const int64_t *)a.p[1])[i]);
-            mass = 1;
+            const int64_t c = ((const int64_t *)a.p[1])[i];
+            const bool there = c >= 0 && c < cols;  // else no class is its own, as in the specification
+            mass = there ? T(1) : smoothing;
             if (smoothing != 0)
                 for (long j = 0; j < cols; ++j) dot += even * (z[j] - most);
-            dot += rest * (z[c] - most);
-            const T factor = scale / sum_e, off = even * scale;
+            if (there) dot += rest * (z[c] - most);
+            const T factor = scale * mass / sum_e, off = even * scale;
 #pragma GCC ivdep
             for (long j = 0; j < cols; ++j) dz[j] = dz[j] * factor - off;
-            dz[c] -= rest * scale;
+            if (there) dz[c] -= rest * scale;
         } else {
             const T *t = (const T *)a.p[1] + i * cols;
             for (long j = 0; j < cols; ++j) mass += t[j] * rest + even, dot += (t[j] * rest + even) * (z[j] - most);
@@ -361,7 +363,7 @@ template <typename T, template <typename> class Rule, int SLOTS> int update(cons
     const long size = a.n[0], decaying = a.n[1];
     const T decay = T(a.s[0]), c[4] = {T(a.s[3]), T(a.s[4]), T(a.s[5]), T(a.s[6])};
     T h[4] = {0, 0, 0, 0};
-    for (long i = 0; i < a.n[2]; ++i) h[i] = hyper[i];
+    for (long i = 0; i < a.n[2] && i < 4; ++i) h[i] = hyper[i];
     const bool decoupled = a.s[1] != 0;
     const T factor = a.s[2] > 0 ? shrink(g, size, a.s[2]) : T(1);
     for (int part = 0; part < 2; ++part) {
@@ -380,27 +382,27 @@ template <typename T, template <typename> class Rule, int SLOTS> int update(cons
 // --- the list --------------------------------------------------------------------------------------------------------
 
 const Entry entries[] = {
-    {"gather", 7, gather, gather},
-    {"product", 0, product<float>, product<double>},
-    {"move", 3, move, move},
-    {"stop_unless_finite", 0, stop_unless_finite<float>, stop_unless_finite<double>},
-    {"blend", 0, blend<float>, blend<double>},
-    {"add", 0, add<float>, add<double>},
-    {"column_sums", 0, column_sums<float>, column_sums<double>},
-    {"dropout", 4, dropout<float>, dropout<double>},
-    {"normalize", 0, normalize<float>, normalize<double>},
-    {"normalize_backward", 0, normalize_backward<float>, normalize_backward<double>},
-    {"scale_shift", 0, scale_shift<float>, scale_shift<double>},
-    {"softmax_cross_entropy", 2, softmax_cross_entropy<float>, softmax_cross_entropy<double>},
+    {"gather", 3, 7, 0, 4, gather, gather},
+    {"product", 3, 0, 0, 4, product<float>, product<double>},
+    {"move", 2, 3, 0, 2, move, move},
+    {"stop_unless_finite", 1, 0, 0, 0, stop_unless_finite<float>, stop_unless_finite<double>},
+    {"blend", 2, 0, 0, 1, blend<float>, blend<double>},
+    {"add", 3, 0, 0, 4, add<float>, add<double>},
+    {"column_sums", 2, 0, 0, 2, column_sums<float>, column_sums<double>},
+    {"dropout", 3, 4, 0, 2, dropout<float>, dropout<double>},
+    {"normalize", 6, 0, 0, 56, normalize<float>, normalize<double>},
+    {"normalize_backward", 7, 0, 0, 112, normalize_backward<float>, normalize_backward<double>},
+    {"scale_shift", 6, 0, 0, 32, scale_shift<float>, scale_shift<double>},
+    {"softmax_cross_entropy", 5, 2, 4, 24, softmax_cross_entropy<float>, softmax_cross_entropy<double>},
 #define X(NAME, SAVED)                                                                        \
-    {"activate " #NAME, 0, activate<float, act_##NAME>, activate<double, act_##NAME>},           \
-    {"activate_backward " #NAME, 0, activate_backward<float, act_##NAME>, activate_backward<double, act_##NAME>},
+    {"activate " #NAME, 3, 0, 2, 5, activate<float, act_##NAME>, activate<double, act_##NAME>},           \
+    {"activate_backward " #NAME, 4, 0, 8, 12, activate_backward<float, act_##NAME>, activate_backward<double, act_##NAME>},
     XPD_ACTIVATIONS(X)
 #undef X
-#define X(NAME) {"loss " #NAME, 0, loss<float, loss_##NAME>, loss<double, loss_##NAME>},
+#define X(NAME) {"loss " #NAME, 5, 0, 4, 24, loss<float, loss_##NAME>, loss<double, loss_##NAME>},
     XPD_LOSSES(X)
 #undef X
-#define X(NAME, SLOTS) {"update " #NAME, 0, update<float, rule_##NAME, SLOTS>, update<double, rule_##NAME, SLOTS>},
+#define X(NAME, SLOTS) {"update " #NAME, 5, 0, SLOTS == 2 ? 0 : SLOTS == 1 ? 8 : 12, 13, update<float, rule_##NAME, SLOTS>, update<double, rule_##NAME, SLOTS>},
     XPD_OPTIMIZERS(X)
 #undef X
 };

@@ -38,9 +38,10 @@ inline void gemm(char *a, char *b, int *m, int *n, int *k, double *one, double *
                  double *zero, double *out, int *lo) {
     dgemm(a, b, m, n, k, one, x, lx, y, ly, zero, out, lo);
 }
+// A kernel's arrays: how many; and a bit for each that may be of int64, that may be missing, that is written to.
 struct Entry {
     const char *name;
-    int integers;  // a bit for each array that may be of int64
+    int arrays, integers, optional, written;
     Kernel f32, f64;
 };
 
@@ -98,12 +99,13 @@ struct Call : Arguments {
 
     // 1 where the array is contiguous and of the element type (or of int64, if it may be); 0 where it is not; -1 with an
     // exception.
-    int hold(PyObject *array, int place, bool wide, bool integer) {
-        if (array == Py_None) return 1;
+    int hold(PyObject *array, int place, bool wide, const Entry &kernel) {
+        const bool integer = kernel.integers >> place & 1, written = kernel.written >> place & 1;
+        if (array == Py_None) return kernel.optional >> place & 1;
         Py_buffer *view = &views[held];
-        if (PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT) < 0) {
+        if (PyObject_GetBuffer(array, view, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (written ? PyBUF_WRITABLE : 0)) < 0) {
             if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_BufferError)) return -1;
-            PyErr_Clear();  // not contiguous
+            PyErr_Clear();  // not contiguous, or read-only
             return 0;
         }
         ++held;
@@ -123,12 +125,13 @@ int bind(PyObject *const *args, Py_ssize_t count, Call &bound, Kernel &function)
     const long kernel = PyLong_AsLong(args[0]), wide = PyLong_AsLong(args[1]);
     const Py_ssize_t arrays = PyTuple_GET_SIZE(args[2]), sizes = PyTuple_GET_SIZE(args[3]);
     const Py_ssize_t scalars = PyTuple_GET_SIZE(args[4]);
-    if (kernel < 0 || kernel >= long(COUNT) || arrays > MOST_ARRAYS || sizes > MOST_SIZES || scalars > MOST_SCALARS) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "no such kernel, or too many arguments");
+    if (kernel < 0 || kernel >= long(COUNT) || arrays != entries[kernel].arrays || sizes > MOST_SIZES ||
+        scalars > MOST_SCALARS) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_ValueError, "no such kernel, or not its number of arguments");
         return -1;
     }
     for (Py_ssize_t i = 0; i < arrays; ++i) {
-        const int fits = bound.hold(PyTuple_GET_ITEM(args[2], i), int(i), wide != 0, entries[kernel].integers >> i & 1);
+        const int fits = bound.hold(PyTuple_GET_ITEM(args[2], i), int(i), wide != 0, entries[kernel]);
         if (fits <= 0) return fits;
     }
     for (Py_ssize_t i = 0; i < sizes; ++i) bound.n[i] = PyLong_AsLong(PyTuple_GET_ITEM(args[3], i));
@@ -174,6 +177,10 @@ struct Program {
 PyObject *program_new(PyTypeObject *type, PyObject *args, PyObject *) {
     PyObject *calls, *tables;
     if (!PyArg_ParseTuple(args, "O!O!", &PyList_Type, &calls, &PyTuple_Type, &tables)) return nullptr;
+    if (!PyTuple_GET_SIZE(tables)) {
+        PyErr_SetString(PyExc_ValueError, "a program needs a table");
+        return nullptr;
+    }
     Program *self = (Program *)type->tp_alloc(type, 0);
     if (!self) return nullptr;
     self->list = new std::vector<Instruction>();
@@ -223,7 +230,7 @@ PyObject *program_run(PyObject *object, PyObject *args) {
     Program *self = (Program *)object;
     for (Py_ssize_t t = 0; t < PyTuple_GET_SIZE(self->tables); ++t) {
         const Py_ssize_t rows = PyObject_Length(PyTuple_GET_ITEM(self->tables, t));
-        if (first < 0 || first + count > rows) {
+        if (first < 0 || count < 0 || first > rows - count) {
             PyErr_SetString(PyExc_IndexError, "a program cannot run beyond its tables");
             return nullptr;
         }

@@ -68,8 +68,8 @@ class Loss:
         return rng.standard_normal((rows, outputs))
 
     def constants(self) -> tuple[float, ...]:
-        """The kernel's parameters: those of the loss."""
-        return tuple(v for k, v in self.config().items() if k != "name")
+        """The kernel's parameters."""
+        return ()
 
     def config(self) -> dict[str, Any]:
         """Name and parameters, from which `as_loss` makes it again."""
@@ -133,6 +133,9 @@ class SoftmaxCrossEntropy(Loss):
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = real("label_smoothing", label_smoothing, 0.0, 1.0, open_high=True)
+
+    def constants(self) -> tuple[float, ...]:
+        return (self.label_smoothing,)
 
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         classes = z.shape[-1]
@@ -213,6 +216,9 @@ class Huber(Loss):
     def __init__(self, delta: float = 1.0) -> None:
         self.delta = real("delta", delta, 0.0, open_low=True)
 
+    def constants(self) -> tuple[float, ...]:
+        return (self.delta,)
+
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         e = z - target
         near = clip(xp, e, -self.delta, self.delta)
@@ -253,6 +259,9 @@ class Quantile(Loss):
 
     def __init__(self, q: float = 0.5) -> None:
         self.q = real("q", q, 0.0, 1.0, open_low=True, open_high=True)
+
+    def constants(self) -> tuple[float, ...]:
+        return (self.q,)
 
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
         e = target - z

@@ -261,6 +261,7 @@ class AdamW(Adam):
     """Adam with decoupled weight decay, 0.01 unless said otherwise (Loshchilov and Hutter, arXiv:1711.05101)."""
 
     name = "adamw"
+    kernel = "update adam"
     _decoupled = True
 
     def __init__(self, learning_rate: float | Schedule = 1e-3, *, weight_decay: float = 1e-2, **others: Any) -> None:

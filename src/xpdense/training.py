@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Array
-from .callbacks import Callback, ProgressBar, Run
+from .callbacks import Callback, EarlyStopping, ProgressBar, Run
 from .comm import Solo
 from .data.arrays import Batches, Rows
 from .errors import LayerExtremes, NonFiniteLossError, real
@@ -113,6 +113,7 @@ class _Loop:
         quiet = all(type(c) is ProgressBar for c in self.stepping)  # nobody looks at the weights between steps
         ours = network.ops.captures and network.is_all_ours and quiet
         self.replay = _Replay(self) if ours else None
+        self.settled = all(type(c) in (EarlyStopping, ProgressBar) for c in callbacks)  # nobody changes a setting
 
     def epoch(self) -> tuple[float, float]:
         """Make the steps of epoch `run.epoch`; its mean loss and its last learning rate."""
@@ -122,6 +123,8 @@ class _Loop:
         flat, size = backend.from_host(np.concatenate(order)), self.batches.batch_size  # one copy to the device
         drawn = [flat[i * size : i * size + len(rows)] for i, rows in enumerate(order)]
         losses = backend.zeros((steps,), self.network.dtype)
+        if self.replay and not self.settled:
+            self.replay.program = None  # to be recorded anew, with the weight decay or the rate that there is now
         for begin in range(0, steps, _BURST):
             burst = range(begin, min(begin + _BURST, steps))
             if self._due(first + begin):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ _native: Any = None
 with contextlib.suppress(ImportError):  # it was not compiled
     _native = importlib.import_module("xpdense._native")
 
-available = _native is not None  #: whether the compiled library is here
+available = hasattr(_native, "Program")  #: whether the compiled library is here, and not an older one
 
 
 class NativeOps(Ops):
@@ -96,10 +97,12 @@ class NativeOps(Ops):
             self._generic("blend", running, batch, momentum)
 
     def gather(self, x: Array, rows: Array, out: Array | None = None) -> Array:
-        shape = (len(rows), *x.shape[1:])
-        y = np.empty(shape, x.dtype) if out is None else out
-        if self._run("gather", (x, rows, y), (len(rows), x.strides[0] if x.ndim else 0, len(x))):
-            return y
+        if x.ndim and rows.ndim == 1 and rows.dtype == np.int64:
+            shape = (len(rows), *x.shape[1:])
+            y = np.empty(shape, x.dtype) if out is None else out
+            row = x.itemsize * math.prod(x.shape[1:])  # not its stride, which may be anything where there is one row
+            if y.shape == shape and y.dtype == x.dtype and self._run("gather", (x, rows, y), (len(rows), row, len(x))):
+                return y
         return self._generic("gather", x, rows, out)
 
     def add(self, a: Array, b: Array, out: Array | None = None) -> Array:
@@ -134,7 +137,7 @@ class NativeOps(Ops):
     def normalize(self, x: Array, gain: Array, bias: Array, axis: int, epsilon: float,
                   out: Array | None = None) -> tuple[Array, Any]:
         y = self.empty(x.shape) if out is None else out
-        if x.ndim == 2 and y.shape == x.shape and gain.shape == bias.shape == x.shape[1:]:
+        if x.ndim == 2 and axis in (-1, -2) and y.shape == x.shape and gain.shape == bias.shape == x.shape[1:]:
             x_hat, statistics = self.empty(x.shape), self.empty((3, x.shape[1 if axis == -2 else 0]))
             if self._run("normalize", (x, gain, bias, y, x_hat, statistics), (*x.shape, axis), (epsilon,)):
                 rstd, mean, variance = (np.expand_dims(s, axis + 2 if axis == -2 else 1) for s in statistics)
@@ -145,34 +148,38 @@ class NativeOps(Ops):
     def normalize_backward(self, saved: Any, dy: Array, gain: Array, axis: int, dgain: Array, dbias: Array,
                            out: Array | None = None) -> Array:
         dx = self.empty(dy.shape) if out is None else out
-        if (dy.ndim == 2 and dx.shape == dy.shape == saved[0].shape and gain.shape == dgain.shape == dbias.shape
-                and self._run("normalize_backward", (dy, gain, saved[0], saved[1], dx, dgain, dbias),
-                              (*dy.shape, axis))):
+        x_hat, rstd = saved[0], saved[1]
+        fits = dy.ndim == 2 and axis in (-1, -2) and dx.shape == dy.shape == x_hat.shape
+        fits = fits and gain.shape == dgain.shape == dbias.shape == dy.shape[1:]
+        if fits and rstd.size == dy.shape[1 if axis == -2 else 0] and self._run(
+                "normalize_backward", (dy, gain, x_hat, rstd, dx, dgain, dbias), (*dy.shape, axis)):
             return dx
         return self._generic("normalize_backward", saved, dy, gain, axis, dgain, dbias, out)
 
     def scale_shift(self, x: Array, mean: Array, variance: Array, gain: Array, bias: Array, epsilon: float,
                     out: Array | None = None) -> Array:
-        y = self.empty(x.shape) if out is None else out
-        if x.ndim == 2 and y.shape == x.shape and self._run(
-                "scale_shift", (x, mean, variance, gain, bias, y), x.shape, (epsilon,)):
+        y, vectors = self.empty(x.shape) if out is None else out, (mean, variance, gain, bias)
+        fits = x.ndim == 2 and y.shape == x.shape and all(v.shape == x.shape[1:] for v in vectors)
+        if fits and self._run("scale_shift", (x, *vectors, y), x.shape, (epsilon,)):
             return y
         return self._generic("scale_shift", x, mean, variance, gain, bias, epsilon, out)
 
     def dropout(self, x: Array, rate: float, key: tuple[int, int], step: Array, out: Array | None = None) -> Array:
         y = self.empty(x.shape) if out is None else out
-        if y.shape == x.shape and self._run("dropout", (x, y, step), (x.size,), (rate, *key)):
+        fits = y.shape == x.shape and isinstance(step, np.ndarray) and step.shape == (1,) and step.dtype == np.int64
+        if fits and self._run("dropout", (x, y, step), (x.size,), (rate, *key)):
             return y
         return self._generic("dropout", x, rate, key, step, out)
 
     def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None,
                           dz: Array | None = None) -> tuple[Array, Array]:
-        kernel = _of_its_own(loss, "kernel", "value_and_gradient")
-        if kernel and z.ndim == 2 and target.shape in (z.shape, z.shape[:1]):
+        kernel = vars(type(loss)).get("kernel")  # of the very class: one that extends it may be another formula
+        if kernel and z.ndim == 2 and z.size and target.shape in (z.shape, z.shape[:1]):
             gradient, value = self.empty(z.shape) if dz is None else dz, self.empty(())
             numbers = int(loss.labels and target.dtype == np.int64)
             sizes = (*z.shape, numbers)
             right = target.shape == (z.shape[:1] if numbers else z.shape) and gradient.shape == z.shape
+            right = right and gradient is not z and (weight is None or weight.shape == z.shape[:1])
             if right and self._run(kernel, (z, target, weight, gradient, value), sizes, loss.constants()):
                 return value, gradient
         value, gradient = self._generic("loss_and_gradient", loss, z, target, weight, dz)
@@ -180,9 +187,10 @@ class NativeOps(Ops):
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
                decay_size: int) -> None:
-        kernel = _of_its_own(optimizer, "kernel", "rule")
-        if kernel and params.ndim == 1:
-            slots = (*state.values(), None, None)[:2]
+        kernel = vars(type(optimizer)).get("kernel")
+        slots = (*state.values(), None, None)[:2]
+        fits = params.ndim == 1 and hyper.size <= 4 and all(s.shape == params.shape for s in (grads, *state.values()))
+        if kernel and fits and tuple(state) == optimizer.slots:
             sizes = (params.size, params.size if optimizer.decay_all else decay_size, hyper.size)
             scalars = (optimizer.weight_decay, float(optimizer.decoupled), optimizer.clip_norm or 0.0,
                        *optimizer.constants())
@@ -208,12 +216,3 @@ def _kernel(op: str, activation: Any) -> str | None:
 
 def _constant(activation: Any) -> tuple[float, ...]:
     return tuple(activation.config.values())
-
-
-def _of_its_own(thing: Any, name: str, formula: str) -> str | None:
-    """The kernel that a class names, unless a class that extends it has another formula."""
-    for cls in type(thing).__mro__:
-        if formula in vars(cls):
-            kernel: str | None = vars(cls).get(name)
-            return kernel
-    return None
