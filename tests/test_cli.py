@@ -455,3 +455,27 @@ def test_help_imports_nothing_heavy():
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert all(command in ended.stdout for command in ("train", "predict", "evaluate", "backends"))
+
+
+def test_codes_with_leading_zeros_stay_as_they_are(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{i % 5},{['007', '08'][i % 5 > 2]}\n" for i in range(60))
+    Path("codes.csv").write_text("a,y\n" + rows)
+    for arguments in (["train", "codes.csv", "--epochs", "30", "--out", "run"], ["predict", "run", "codes.csv"]):
+        with pytest.raises(SystemExit) as done:
+            cli.main(arguments)
+        assert done.value.code == 0
+    predicted = capsys.readouterr().out.split()[-60:]
+    assert set(predicted) == {"007", "08"}
+
+
+def test_evaluate_says_that_the_target_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("all.csv").write_text("a,b,y\n" + "".join(f"{i},{i * i},{i % 2}\n" for i in range(40)))
+    Path("some.csv").write_text("a,b\n1,2\n3,4\n")
+    train = ["train", "all.csv", "--epochs", "1", "--out", "run"]
+    for arguments, code in ((train, 0), (["evaluate", "run", "some.csv"], 2)):
+        with pytest.raises(SystemExit) as done:
+            cli.main(arguments)
+        assert done.value.code == code
+    assert "no column 'y', which the model predicts" in capsys.readouterr().err

@@ -390,6 +390,9 @@ def evaluate(model: _Model, data: _Data, backend: _BackendName = "auto") -> None
     """Score a model on DATA, which has the target's column."""
     network, encoder, goal = _load(model, backend)
     table = _read_for(encoder, goal, data, needs_target=True)
+    if goal.column not in table.frame.columns:
+        raise DataError(f"{table.name} has no column {goal.column!r}, which the model predicts: there is nothing to "
+                        f"score it by")
     values = table.frame[table.column(goal.column)]
     x, y = encoder.transform(table.frame, network.dtype), goal.encode(values)
     loss = network.loss

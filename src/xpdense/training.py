@@ -88,6 +88,7 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
             if run.stop:
                 break
     finally:
+        loop.replay = None  # the two hold each other, and much memory
         for callback in begun:
             callback.on_train_end(run)
     return run.history

@@ -131,9 +131,9 @@ def read(data: str, *, text: Collection[str] = (), columns: Sequence[str] | None
 
 def _csv(path: Path, pandas: Any, separator: str, text: Collection[str]) -> Any:
     try:
-        header = _check_lines(path, separator)
+        header, codes = _check_lines(path, separator)
         with _opened(path) as file:
-            return pandas.read_csv(file, sep=separator, dtype={n: "str" for n in header if n in text},
+            return pandas.read_csv(file, sep=separator, dtype={n: "str" for n in header if n in text or n in codes},
                                    low_memory=False, index_col=False)
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path} is not UTF-8 text (byte {error.object[error.start]:#04x}): save it as UTF-8, or "
@@ -156,8 +156,8 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
             yield text
 
 
-def _check_lines(path: Path, separator: str) -> list[str]:
-    """The header; every line has as many fields as it, which pandas would not insist on."""
+def _check_lines(path: Path, separator: str) -> tuple[list[str], set[str]]:
+    """The header, and the columns of codes such as 007, which are text; every line has as many fields as the header."""
     with _opened(path) as file:
         lines = csv.reader(file, delimiter=separator)
         rows = (row for row in lines if len(row) > 1 or "".join(row).strip())  # pandas skips blank lines too
@@ -172,15 +172,16 @@ def _check_lines(path: Path, separator: str) -> list[str]:
         twice = sorted({name for name in header if name and header.count(name) > 1})
         if twice:
             raise FileFormatError(f"{path} has more than one column called {twice[0]!r}: give each a name of its own")
-        count = 0
+        count, coded = 0, set[int]()
         for row in rows:
             count += 1
+            coded.update(i for i, field in enumerate(row) if field[:1] == "0" and field[1:].isdigit())
             if len(row) != len(header):
                 raise FileFormatError(f"line {lines.line_num} of {path} has {len(row)} fields, and the header has "
                                       f"{len(header)}")
     if not count:
         raise FileFormatError(f"{path} has a header and no rows")
-    return header
+    return header, {header[i] for i in coded}
 
 
 def _parquet(path: Path, pandas: Any) -> Any:
