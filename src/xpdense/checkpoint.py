@@ -35,6 +35,13 @@ def check_writable(folder: Path) -> None:
         raise OutputError(f"cannot write to {folder}: {error.strerror or error}. Choose another folder.") from error
 
 
+def check_no_strangers(folder: Path) -> None:
+    """Raise OutputError where `folder`, which is there, holds anything that is no part of a model."""
+    strangers = [path.name for path in folder.iterdir() if not _ours(path.name)]
+    if strangers:
+        raise OutputError(f"{folder} holds other files ({strangers[0]}); a model gets a folder of its own")
+
+
 def write(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
     """Write a model, or replace the one that the folder holds.
 
@@ -58,9 +65,7 @@ def write(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, n
     weights = f"weights-{digest[:16]}.safetensors"
     index = {"format": FORMAT, "version": VERSION, "weights": weights, "sha256": digest, "model": json.loads(body)}
     try:
-        strangers = [p.name for p in folder.iterdir() if not _ours(p.name)]
-        if strangers:
-            raise OutputError(f"{folder} holds other files ({strangers[0]}); a model gets a folder of its own")
+        check_no_strangers(folder)
         _replace(folder / weights, data)
         _replace(folder / _INDEX, json.dumps(index, indent=1).encode())
         for old in folder.iterdir():  # an earlier model's, and what a save left that did not come to its end

@@ -276,7 +276,7 @@ def _network(widths: list[int], activation: str, inputs: int, goal: Target, loss
 @contextlib.contextmanager
 def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
     """The folder of the run: a new one, or `out`, made and tried before any work; gone again if the run fails."""
-    from .checkpoint import check_writable
+    from .checkpoint import check_no_strangers, check_writable
 
     if out is None:
         folder = _claimed(Path("runs"), name)
@@ -288,7 +288,8 @@ def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
             strangers = sorted(names - set(_RUN_FILES)) or ([] if not names or "model" in names else sorted(names))
             if strangers:
                 raise OutputError(f"{out} holds {strangers[0]!r} and is no earlier run: choose another folder")
-            _check_model_folder(out / "model")
+            if (out / "model").is_dir():
+                check_no_strangers(out / "model")
     check_writable(folder)
     try:
         yield folder
@@ -297,14 +298,6 @@ def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
             with contextlib.suppress(OSError):  # it is not empty: something was saved
                 folder.rmdir()
         raise
-
-
-def _check_model_folder(folder: Path) -> None:
-    """Raise OutputError where `folder` holds anything but a model."""
-    strangers = [path.name for path in folder.iterdir() if path.suffix != ".safetensors" and path.name != "model.json"
-                 and not path.name.startswith(".writing-")] if folder.is_dir() else []
-    if strangers:
-        raise OutputError(f"{folder} holds {strangers[0]!r}, which is no part of a model: choose another folder")
 
 
 def _claimed(parent: Path, name: str) -> Path:

@@ -247,11 +247,12 @@ class _Replay:
             most = min(count - done, max(1, int(0.05 / self.seconds)))  # Python, and with it Ctrl-C, comes in between
             made = self.program(done, most)
             self.seconds = (time.perf_counter() - start) / most
-            for row in range(done, min(done + made + 1, done + most)):
-                if not math.isfinite(float(self.losses[row, 0])) or row == done:
-                    batch = loop.rows.take(loop.network.ops, self.rows[row])
-                    loop.judge(float(self.losses[row, 0]), batch, first + begin + row)
             done += made
+            if made:
+                loop.good = loop.start  # losses were computed from it on, and were finite
+            if made < most:  # it ended by itself, at a loss that is not
+                batch = loop.rows.take(loop.network.ops, self.rows[done])
+                loop.fail(float(self.losses[done, 0]), batch, first + begin + done)
         losses[begin : begin + done] = self.losses[:done, 0]
         return done
 
