@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests run in as many processes as there are cores; each gets one thread.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check bench golden clean
+.PHONY: demo test check bench sanitize gpu golden clean
 
 demo: .venv/cli.installed  ## train on real data
 	$(BIN)/xpdense train digits
@@ -19,8 +19,36 @@ check: .venv/check.installed  ## types, style, structure
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -q tests/test_house.py
 
-bench: .venv/bench.installed  ## speed, next to the matrix products alone
-	$(BIN)/python -m pytest bench -q --benchmark-disable-gc --benchmark-columns=median,iqr,rounds $(BENCH)
+bench: .venv/bench.installed  ## speed, next to the matrix products alone and to other libraries
+	$(BIN)/python -m pytest bench -q --benchmark-quiet $(BENCH)
+
+# The CPU library with every access and every undefined operation checked, then with every access of its two threads,
+# under the tests that call it most; a report ends the run. Python itself is not instrumented, so a sanitizer is loaded
+# before it, and Python's own leaks are let be.
+SANITIZED := $(CURDIR)/build/sanitized
+SAY := $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("include"), sysconfig.get_config_var("EXT_SUFFIX"))'
+# $(call sanitized,FOLDER,SANITIZERS,THEIR LIBRARIES,ARGUMENTS OF PYTEST)
+define sanitized
+	rm -rf "$(SANITIZED)/$(1)" && mkdir -p "$(SANITIZED)/$(1)"
+	cp -R src/xpdense "$(SANITIZED)/$(1)" && cp -R kernels "$(SANITIZED)/$(1)/xpdense"
+	rm -f "$(SANITIZED)/$(1)"/xpdense/_native*
+	set -- $$($(SAY)) && g++ -shared -fPIC -std=c++17 -g -O1 -fno-omit-frame-pointer -fno-math-errno -fno-trapping-math \
+		-pthread $(2) kernels/cpu/native.cpp -I$$1 -o "$(SANITIZED)/$(1)/xpdense/_native$$2"
+	export LD_PRELOAD="$(foreach name,$(3),$$(g++ -print-file-name=$(name).so))" PYTHONPATH="$(SANITIZED)/$(1)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS="halt_on_error=1 die_after_fork=0"; \
+	$(BIN)/python -c 'from xpdense import _native; assert _native.__file__.startswith("$(SANITIZED)")' && \
+	$(ONE_THREAD) $(BIN)/python -m pytest -q --capture=sys $(4)
+endef
+sanitize: .venv/test.installed  ## the compiled kernels, every memory access checked
+	$(call sanitized,memory,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=undefined,libasan libubsan,\
+		tests/test_native.py tests/test_capture.py tests/test_same_run.py)
+	$(call sanitized,threads,-fsanitize=thread,libtsan,tests/test_native.py -k thread)
+COMMA := ,
+
+OUT ?= build/gpu
+gpu:  ## on a machine with a GPU and what its Python has: no install, no network; one JSON in OUT
+	PYTHONPATH=src $(PYTHON) -m pytest -q tests/gpu
+	PYTHONPATH=src $(PYTHON) tests/gpu/run.py --out $(OUT)
 
 golden: .venv/test.installed  ## the numbers that PyTorch gives, anew
 	$(PIP) install torch==2.13.0
@@ -34,9 +62,9 @@ clean:
 	@$(PYTHON) -m venv .venv 2>/dev/null || { rm -rf .venv; \
 		echo "installing the system's venv module"; apt-get update -qq && apt-get install -y -qq python3-venv && $(PYTHON) -m venv .venv; }
 
-# PyTorch is tested where pip has been pointed at a wheel of it on disk; it is never downloaded: it may be gigabytes.
-.venv/%.installed: .venv/pyvenv.cfg pyproject.toml
+# PyTorch is tested, and timed, where pip has been pointed at a wheel of it on disk; it is never downloaded: it may be gigabytes.
+.venv/%.installed: .venv/pyvenv.cfg pyproject.toml setup.py $(wildcard kernels/*.h kernels/cpu/*)
 	$(PIP) install -e '.[$*]'
-	@if [ $* = test ] && $(PIP) install --dry-run --no-index --no-deps torch==2.13.0 >/dev/null 2>&1; then \
+	@if [ -n "$(filter test bench,$*)" ] && $(PIP) install --dry-run --no-index --no-deps torch==2.13.0 >/dev/null 2>&1; then \
 		$(PIP) install torch==2.13.0; fi
 	@touch $@

@@ -13,12 +13,15 @@ template <typename T> XPD_FN T xpd_log1p(T x) { return log1p(x); }
 template <typename T> XPD_FN T xpd_tanh(T x) { return tanh(x); }
 template <typename T> XPD_FN T xpd_erf(T x) { return erf(x); }
 template <typename T> XPD_FN T xpd_sqrt(T x) { return sqrt(x); }
+template <typename T> XPD_FN T xpd_log(T x) { return log(x); }
 
 #else
 
 #define XPD_FN inline __attribute__((always_inline))
 XPD_FN float xpd_sqrt(float x) { return __builtin_sqrtf(x); }
 XPD_FN double xpd_sqrt(double x) { return __builtin_sqrt(x); }
+XPD_FN float xpd_log(float x) { return __builtin_logf(x); }
+XPD_FN double xpd_log(double x) { return __builtin_log(x); }
 
 // exp(x) = 2^n (1 + p), n = round(x / log 2), p = exp(x - n log 2) - 1 by its Taylor series, |x - n log 2| <= 0.3466.
 // Adding 1.5 * 2^(mantissa bits) rounds to a whole number, which is then in the low bits. `half` is 2^(n-1): it

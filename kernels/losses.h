@@ -1,7 +1,7 @@
 // Losses at the logits, elementwise ones: value(z, t, k) and gradient(z, t, k) = d value / dz; k is the parameter.
 //
 // The loss of a row is the mean of value over its outputs, its dz the mean's gradient; softmax cross-entropy is a row's
-// own, and each processor reduces rows in its own way (kernels/cpu/loops.h). Formulas and sources:
+// own. Each processor reduces rows in its own way (cpu/loops.h, cuda/losses.cu). Formulas and sources:
 // xpdense/losses.py. Bytes moved per element in one pass: reads z and t, writes dz (3 items).
 #define XPD_LOSSES(X)                                                                                                 \
     X(binary_cross_entropy) X(squared_error) X(absolute_error) X(huber) X(poisson) X(quantile)
@@ -34,3 +34,8 @@ template <typename T> struct loss_quantile {
     static XPD_FN T gradient(T z, T t, T q) { return z < t ? -q : z > t ? T(1) - q : z - t; }
 };
 
+// Softmax cross-entropy of a row: with z' = z - max(z) and e = exp(z'), the sums over the row of e, t and t z'.
+template <typename T> struct loss_softmax {
+    static XPD_FN T value(T sum_e, T sum_t, T sum_tz) { return xpd_log(sum_e) * sum_t - sum_tz; }
+    static XPD_FN T gradient(T e, T sum_t_over_sum_e, T t) { return e * sum_t_over_sum_e - t; }
+};

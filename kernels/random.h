@@ -24,3 +24,7 @@ XPD_FN void xpd_random_words(unsigned long long block, unsigned long long step, 
     xpd_philox(c, k0, k1);
 }
 
+// One element of dropout: keep is 1 / (1 - rate), limit the ceiling of rate 2^32. A NaN stays one.
+template <typename T> XPD_FN T xpd_dropout(T x, unsigned word, unsigned long long limit, T keep) {
+    return word >= limit ? x * keep : x * T(0);
+}

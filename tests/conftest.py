@@ -8,6 +8,9 @@ installed.
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,11 @@ import pytest
 
 from xpdense.backend import Backend, installed, resolve
 from xpdense.errors import BackendError
-from xpdense.ops import Ops, ops_for
+from xpdense.ops import Ops, cublas, ops_for
 
 collect_ignore = ["golden/make_golden.py"]  # it needs PyTorch, and is run by hand
 
+EMULATION = Path(__file__).parent / "cuda"
 BACKENDS = ["numpy", "array_api_strict:device1", "torch", *(["cupy"] if installed("cupy") else [])]
 
 
@@ -42,6 +46,25 @@ def place(backend: str) -> Backend:
 def ops(place: Backend) -> Ops:
     """The backend's ops in float64."""
     return ops_for(place, "float64")
+
+
+@pytest.fixture
+def cuda_backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
+    """CuPy's backend: a GPU where one answers, else a CPU that plays one (tests/cuda)."""
+    try:
+        return resolve("cupy")
+    except BackendError as error:
+        if os.environ.get("XPDENSE_GPU"):
+            raise
+        if not installed("cupy") or sys.platform != "linux" or not shutil.which("g++"):
+            pytest.skip(f"CUDA kernels run without a GPU on Linux, with CuPy and g++: {error}")
+    if str(EMULATION) not in sys.path:
+        sys.path.insert(0, str(EMULATION))
+    from emulator import stand_in_for
+
+    cupy = stand_in_for(monkeypatch)
+    monkeypatch.setattr(cublas, "library", lambda: cupy.cublas)
+    return resolve("cupy")
 
 
 @pytest.fixture(scope="session")

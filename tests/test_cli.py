@@ -348,7 +348,7 @@ def test_backends_lists_every_namespace_with_what_to_install():
     assert all(word in output for word in ("backend", "available", "version", "device", "ops", "note"))
     for row in xd.backends():
         assert row.name in output
-        assert row.available or "pip install" in output
+        assert row.available or "pip install" in output or "finds no CUDA device" in " ".join(output.split())
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate"])

@@ -351,7 +351,8 @@ def bias_of_da(ops: Ops, activation: Any, saved: Any, da: Any, out: Any = None, 
     return da * activation.derivative(ops.xp, saved)
 
 
-def mean_over_outputs(ops: Ops, loss: Any, z: Any, target: Any, weight: Any, dz: Any = None) -> tuple[Any, Any]:
+def mean_over_outputs(ops: Ops, loss: Any, z: Any, target: Any, weight: Any, dz: Any = None,
+                      value: Any = None) -> tuple[Any, Any]:
     per_row, gradient = loss.value_and_gradient(ops.xp, z, target)
     return ops.xp.mean(per_row, axis=-1), gradient / z.shape[-1]
 

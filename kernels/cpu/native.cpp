@@ -13,6 +13,8 @@
 #include <memory>
 #include <vector>
 
+#include "share.h"
+
 namespace {
 
 constexpr int MOST_ARRAYS = 7, MOST_SIZES = 4, MOST_SCALARS = 10;
@@ -280,9 +282,17 @@ PyObject *use(PyObject *, PyObject *most) {
     return PyUnicode_FromString(instruction_set);
 }
 
+// use_threads(most): 1, or 2 for large arrays; how many it was before.
+PyObject *use_threads(PyObject *, PyObject *most) {
+    const long wanted = PyLong_AsLong(most);
+    if (wanted == -1 && PyErr_Occurred()) return nullptr;
+    return PyLong_FromLong(1 + two_threads.exchange(wanted > 1));
+}
+
 PyMethodDef methods[] = {
     {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, "call(kernel, wide, arrays, sizes, scalars): whether it ran"},
     {"use_blas", use_blas, METH_VARARGS, "use_blas(sgemm, dgemm): capsules of scipy.linalg.cython_blas"},
+    {"use_threads", use_threads, METH_O, "use_threads(most): 1, or 2 for large arrays; how many it was before"},
     {"use", use, METH_O, "use(most): the best instruction set up to 'baseline', 'avx2' or 'avx512'; its name"},
     {nullptr, nullptr, 0, nullptr},
 };
@@ -294,6 +304,7 @@ PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_native", "Kernels compiled fo
 
 PyMODINIT_FUNC PyInit__native(void) {
     choose("avx512");
+    begin_sharing();
     PyObject *module = PyModule_Create(&definition), *kernels = PyDict_New();
     if (!module || !kernels) return nullptr;
     for (size_t i = 0; i < COUNT; ++i) {

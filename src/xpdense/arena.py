@@ -58,13 +58,16 @@ class Arena:
     ----------
     params, grads : array (size,)
         Parameters and their gradients, in the same order.
+    working : array (size,)
+        The parameters as products read them: `params` itself, or a copy of it in the 16-bit type of `grads`.
     state : array (state_size,)
         Untrained state.
     decay_size : int
         `params[:decay_size]` are the parameters that weight decay applies to.
     """
 
-    def __init__(self, declared: Mapping[str, Parameter], backend: Backend, dtype: str) -> None:
+    def __init__(self, declared: Mapping[str, Parameter], backend: Backend, dtype: str,
+                 storage: str | None = None) -> None:
         self.declared = dict(declared)
         self.backend, self.dtype = backend, dtype
         self._offsets: dict[str, int] = {}
@@ -76,7 +79,8 @@ class Arena:
         item = np.dtype(dtype).itemsize
         backend.check_memory(4 * size * item, f"training a network of {size:,} parameters in {dtype}")
         self.params = backend.zeros((size,), dtype)  # (size,)
-        self.grads = backend.zeros((size,), dtype)  # (size,)
+        self.grads = backend.zeros((size,), storage or dtype)  # (size,)
+        self.working = self.params if storage in (None, dtype) else backend.zeros((size,), storage)  # (size,)
         self.state = backend.zeros((state_size,), dtype)  # (state_size,)
 
     def _lay_out(self, names: list[str], offset: int) -> int:
@@ -93,6 +97,10 @@ class Arena:
     def values(self, name: str) -> Array:
         """The parameter or state tensor `name` itself."""
         return self.view(self.params if self.declared[name].trained else self.state, name)
+
+    def working_values(self, name: str) -> Array:
+        """The same as the layers read it: see `working`."""
+        return self.view(self.working, name) if self.declared[name].trained else self.values(name)
 
     def initialize(self, seed: int) -> None:
         """Draw every tensor anew; the same seed gives the same values on every backend."""
@@ -118,3 +126,9 @@ class Arena:
     def restore(self, saved: tuple[Any, Any]) -> None:
         """Put a snapshot's values back, in place."""
         self.params[...], self.state[...] = saved
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Bring `working` up to date after something other than an update has written to `params`."""
+        if self.working is not self.params:
+            self.working[...] = self.params

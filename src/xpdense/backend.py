@@ -55,6 +55,8 @@ class Backend:
 
     def dtype(self, name: str) -> Any:
         """The namespace's own object for "float32", "int64", ..."""
+        if name == "bfloat16" and self.kind != "torch":
+            return np.dtype(_import("ml_dtypes", "cupy").bfloat16)  # what CuPy knows as such
         return getattr(self.xp, name)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
@@ -113,6 +115,14 @@ class Backend:
         container = Path("/sys/fs/cgroup/memory.max")
         limit = container.read_text().strip() if container.is_file() else "max"
         return min(here, int(limit)) if limit.isdigit() else here
+
+    def crowded(self, size: int) -> bool:
+        """Whether that many bytes would take more than half of what is free on a GPU; never on the host."""
+        if self.kind != "cupy":
+            return False
+        with self.device:
+            free = self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
+        return bool(size > free // 2)
 
     def check_memory(self, needed: int, what: str) -> None:
         """Raise MemoryLimitError when `needed` bytes are more than the device has."""
@@ -182,7 +192,8 @@ def _cupy(device: str) -> Backend:
     try:
         count = cupy.cuda.runtime.getDeviceCount()
     except RuntimeError as error:  # CUDARuntimeError: no driver or no card
-        raise BackendError(f"CuPy {cupy.__version__} is installed, but no CUDA device answers: {error}") from None
+        reason = str(error).rpartition(": ")[2]
+        raise BackendError(f"CuPy {cupy.__version__} finds no CUDA device: {reason}") from None
     number = device.removeprefix("cuda:").removeprefix("cuda") or "0" if device else str(cupy.cuda.runtime.getDevice())
     if not number.isdigit() or int(number) >= count:
         known = ", ".join(f"cupy:{i}" for i in range(count))
@@ -323,6 +334,7 @@ class BackendInfo:
     device: str
     ops: str
     note: str
+    replays: bool = False  # whether `fit` records a step and replays it without Python
 
 
 def installed(module: str) -> bool:

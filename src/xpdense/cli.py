@@ -130,6 +130,8 @@ def train(
         help="Rows per step.  [default: near the square root of the training rows, at most 128]")] = None,
     backend: _BackendName = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
+    precision: Annotated[str, typer.Option(help="On CUDA: full, tf32, float16 or bfloat16.")] = "full",
+    ops: Annotated[str, typer.Option(help="auto, native, cuda or generic.")] = "auto",
     validation: Annotated[float, typer.Option(
         help="Fraction of the rows not held out for the test that decides when to stop.")] = 0.1,
     patience: Annotated[int, typer.Option(
@@ -146,6 +148,7 @@ def train(
     from .data.table import TableEncoder
     from .data.target import Target, as_task, as_task_loss
     from .losses import LOSSES, as_loss
+    from .ops import check_choice
 
     # Everything that can be wrong is checked before anything is read, written or trained.
     widths = _widths(hidden)
@@ -155,6 +158,7 @@ def train(
     if loss is not None:
         lookup("loss", loss, LOSSES)
     lookup("dtype", dtype, DTYPES)
+    check_choice(precision, ops)
     if backend != "auto":
         resolve(backend)
     for name, value in (("--epochs", epochs), ("--batch-size", batch_size), ("--patience", patience)):
@@ -180,7 +184,8 @@ def train(
     if not goal.classes and loss != "poisson":
         goal = goal.standardised(y[rows.train])
     x, y_scaled = encoder.transform(features, dtype), goal.scaled(y)
-    network = _network(widths, activation, x.shape[1], goal, loss, y[rows.train], backend, dtype, seed)
+    network = _network(widths, activation, x.shape[1], goal, loss, y[rows.train], backend=backend, dtype=dtype,
+                       seed=seed, precision=precision, ops=ops)
     network.extra = {"data": table.name, "table": encoder.to_dict(), **goal.to_dict()}
     count = len(rows.train)
     if weight_decay is None and not rule.decoupled:
@@ -196,6 +201,8 @@ def train(
             x[rows.train], y_scaled[rows.train], loss=chosen, optimizer=rule, batch_size=batch_size, epochs=epochs,
             validation=(x[rows.validation], y_scaled[rows.validation]) if stopping else None, metrics=[metric],
             callbacks=[*_watching(metric), *([stopping] if stopping else [])])
+        eager = f" ({history.why_not_replayed})" if history.why_not_replayed else ""
+        print(f"made {history.steps:,} steps, {history.replayed:,} of them replayed without Python{eager}")
         if stopping:
             print(f"kept the weights of epoch {stopping.best_epoch + 1}, whose validation loss "
                   f"{_shown(stopping.best)} was the lowest of {history.epochs}")
@@ -259,15 +266,15 @@ def _optimizer(name: str, learning_rate: float | None, weight_decay: float | Non
     return as_optimizer(name, **arguments)
 
 
-def _network(widths: list[int], activation: str, inputs: int, goal: Target, loss: str, y: np.ndarray, backend: str,
-             dtype: str, seed: int) -> DenseNetwork:
+def _network(widths: list[int], activation: str, inputs: int, goal: Target, loss: str, y: np.ndarray,
+             **options: Any) -> DenseNetwork:
     """Hidden layers and the output, which starts at zero: training begins at a constant prediction, not at a random
     function that it would first have to unlearn."""
     from .layers import Dense
     from .model import DenseNetwork
 
     last = Dense(goal.outputs(loss), initializer="zeros")
-    network = DenseNetwork([*(Dense(width, activation) for width in widths), last], inputs, backend, dtype, seed)
+    network = DenseNetwork([*(Dense(width, activation) for width in widths), last], inputs, **options)
     if loss == "poisson":
         network.params[f"{len(widths)}.bias"][...] = float(np.log(y.mean()))
     return network
@@ -401,11 +408,12 @@ def evaluate(model: _Model, data: _Data, backend: _BackendName = "auto") -> None
 
 @app.command()
 def backends() -> None:
-    """List array namespaces, devices and the ops that serve them."""
+    """List array namespaces, devices, the ops that serve them, and whether training replays recorded steps."""
     from .ops import backends as found
 
-    cells = [[b.name, "yes" if b.available else "no", b.version, b.device, b.ops, b.note] for b in found()]
-    _print_grid("", ["backend", "available", "version", "device", "ops", "note"], cells)
+    cells = [[b.name, "yes" if b.available else "no", b.version, b.device, b.ops, "yes" if b.replays else "no",
+              b.note] for b in found()]
+    _print_grid("", ["backend", "available", "version", "device", "ops", "replays", "note"], cells, whole=6)
 
 
 def _load(path: Path, backend: str) -> tuple[DenseNetwork, TableEncoder, Target]:
@@ -544,11 +552,12 @@ def _many(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def _print_grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> None:
-    """A table; with `numbers`, all but its first column are set flush right."""
+def _print_grid(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False,
+                whole: int = 0) -> None:
+    """A table; with `numbers`, all but its first column are set flush right. The first `whole` are never folded."""
     grid = Grid(box=box.SIMPLE, show_edge=False, pad_edge=False, collapse_padding=True)
     for i, name in enumerate(columns):
-        grid.add_column(name, justify="right" if numbers and i else "left", overflow="fold")
+        grid.add_column(name, justify="right" if numbers and i else "left", overflow="fold", no_wrap=i < whole)
     for row in rows:
         grid.add_row(*row)
     sys.stdout.flush()

@@ -17,6 +17,14 @@ class History(Mapping[str, list[float]]):
     "validation_<metric>" where there is validation (else "<metric>", of the training rows), "learning_rate" (of the
     epoch's last step), "seconds", "rows_per_second".
 
+    Attributes
+    ----------
+    steps, replayed : int
+        How many optimizer steps were made, and how many of them were replayed from a recorded one, without Python.
+    why_not_replayed : str
+        Why steps were made from Python, where there is a reason other than that a step must be recorded first and
+        that a last, smaller batch is not replayed.
+
     >>> history = History()
     >>> history.append(loss=0.5, seconds=0.1)
     >>> history["loss"], len(history), history.epochs
@@ -25,6 +33,8 @@ class History(Mapping[str, list[float]]):
 
     def __init__(self) -> None:
         self._columns: dict[str, list[float]] = {}
+        self.steps = self.replayed = 0
+        self.why_not_replayed = ""
 
     def append(self, **values: float) -> None:
         """Add an epoch."""
@@ -47,7 +57,7 @@ class History(Mapping[str, list[float]]):
 
     def __repr__(self) -> str:
         last = ", ".join(f"{name}={values[-1]:.4g}" for name, values in self._columns.items())
-        return f"History({self.epochs} epochs; last: {last})"
+        return f"History({self.epochs} epochs, {self.replayed:,} of {self.steps:,} steps replayed; last: {last})"
 
     def to_frame(self) -> Any:
         """A pandas DataFrame, a row per epoch, from 1. Needs pandas (extra "plots")."""

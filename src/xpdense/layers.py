@@ -16,10 +16,10 @@ from .arena import Parameter
 from .backend import Array
 from .errors import ParameterError, ShapeError, boolean, lookup, positive_int, real
 from .initializers import INITIALIZERS, Initializer, as_initializer
-from .ops import Ops
+from .ops import Memory, Ops
 
 
-class Tape:
+class Tape(Memory):
     """What one layer remembers between forward and backward, and the memory that it works in.
 
     Attributes
@@ -40,16 +40,9 @@ class Tape:
     saved: Any
 
     def __init__(self, train: bool = False, step: Array | None = None, input_gradient: bool = True) -> None:
+        super().__init__()
         self.train, self.step, self.input_gradient = train, step, input_gradient
         self.children: list[Tape] = []
-        self._buffers: dict[str, Array] = {}
-
-    def buffer(self, ops: Ops, name: str, shape: tuple[int, ...]) -> Array:
-        """Memory of this shape: the same at every call with the same name, not initialised."""
-        held = self._buffers.get(name)
-        if held is None or held.shape != shape:
-            held = self._buffers[name] = ops.empty(shape)
-        return held
 
     def __getattr__(self, name: str) -> Any:  # for type checkers: attributes are the layer's own
         raise AttributeError(f"this tape holds no {name!r}: did forward run before backward?")
@@ -210,8 +203,9 @@ class _Norm(Layer):
         return {"gain": Parameter((inputs,), "ones"), "bias": Parameter((inputs,), "zeros")}
 
     def _normalize(self, ops: Ops, x: Array, tape: Tape, axis: int) -> Array:
-        out = tape.buffer(ops, "y", x.shape)
-        y, tape.saved = ops.normalize(x, self.params["gain"], self.params["bias"], axis, self.epsilon, out=out)
+        saved = tape.buffer(ops, "x_hat", x.shape), tape.buffer(ops, "statistics", (3, x.shape[-3 - axis]), ops.wide)
+        y, tape.saved = ops.normalize(x, self.params["gain"], self.params["bias"], axis, self.epsilon,
+                                      out=tape.buffer(ops, "y", x.shape), saved=saved)
         return y
 
     def _backward(self, ops: Ops, dy: Array, tape: Tape, axis: int) -> Array:

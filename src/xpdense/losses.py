@@ -76,7 +76,7 @@ class Loss:
         return {"name": self.name, **{k: v for k, v in vars(self).items() if not k.startswith("_")}}
 
     def __call__(self, ops: Any, z: Array, target: Array, weight: Array | None = None,
-                 dz: Array | None = None) -> tuple[Array, Array]:
+                 dz: Array | None = None, value: Array | None = None) -> tuple[Array, Array]:
         """Mean loss (a scalar on the device) and its gradient at z: see `Ops.loss_and_gradient`."""
         if target.shape != z.shape[-2:] and not (self.labels and target.shape == z.shape[-2:-1]):
             raise ShapeError(f"{self.name}: targets of shape {tuple(target.shape)} do not match logits of shape "
@@ -84,7 +84,7 @@ class Loss:
         if weight is not None and weight.shape != z.shape[-2:-1]:
             raise ShapeError(f"{self.name}: the weight has shape {tuple(weight.shape)}, and the batch has "
                              f"{z.shape[-2]} rows: one weight a row")
-        value, dz = ops.loss_and_gradient(self, z, target, weight, dz)
+        value, dz = ops.loss_and_gradient(self, z, target, weight, dz, value)
         return value, dz
 
     def __repr__(self) -> str:

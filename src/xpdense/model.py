@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from . import checkpoint, training
-from .backend import Array, Backend, backend_of, resolve
+from .backend import Array, Backend, backend_of, host, resolve
 from .callbacks import Callback, as_callbacks
 from .comm import Solo
-from .data.arrays import Batches, features, labelled, moved, prepared, shaped, split
+from .data.arrays import Batches, features, labelled, moved, prepared, shaped
 from .errors import (
+    BackendError,
     ModelFileError,
     NotFittedError,
     ParameterError,
@@ -27,6 +28,7 @@ from .layers import Layer, from_config, to_config
 from .losses import Loss, as_loss
 from .metrics import Metric, as_metrics
 from .network import Network
+from .ops import CudaOps
 from .optimizers import Optimizer, as_optimizer
 
 _STEPS = 5000  # optimizer steps of a training whose number of epochs is not said
@@ -48,6 +50,13 @@ class DenseNetwork(Network):
     seed : int
         Of initial weights, the order of batches and dropout. One seed gives the same training on every backend up to
         rounding, and to the bit on one of them.
+    precision : "full", "tf32", "float16" or "bfloat16"
+        For dtype "float32" on CUDA. "tf32" rounds what matrix products multiply to ten bits of mantissa. "float16" and
+        "bfloat16" store activations, gradients and a copy of the weights in 16 bits; the weights themselves, the
+        optimizer's state and every sum stay in float32, and in float16 the loss is scaled up before backward.
+    ops : "auto", "native", "cuda" or "generic"
+        Which implementation computes: "native" (kernels compiled for the CPU) and "cuda" insist on it, "generic" keeps
+        to array-API calls. "auto" takes the fastest there is, or what the environment variable XPDENSE_OPS says.
 
     Attributes
     ----------
@@ -69,8 +78,8 @@ class DenseNetwork(Network):
     """
 
     def __init__(self, layers: Sequence[Layer], inputs: int, backend: str = "auto", dtype: str = "float32",
-                 seed: int = 0) -> None:
-        super().__init__(layers, inputs, backend, dtype, seed)
+                 seed: int = 0, precision: str = "full", ops: str = "auto") -> None:
+        super().__init__(layers, inputs, backend, dtype, seed, precision, ops)
         self.loss: Loss | None = None
         self.extra: dict[str, Any] = {}
 
@@ -131,6 +140,9 @@ class DenseNetwork(Network):
             epochs = positive_int("epochs", epochs)
         Batches(1, batch_size, self.seed, shuffle)  # says what is wrong with them before the data are touched
         self._follow(x)
+        if self.precision != "full" and not isinstance(self.ops, CudaOps):
+            raise BackendError(f"precision {self.precision!r} needs CUDA, and the network is on {self.backend.name}, "
+                               f"served by {self.ops.name} ops: leave it out, or use backend='cupy'")
         with self.backend.active():
             rows = prepared(x, y, sample_weight, self, chosen)
             held_out = None
@@ -141,11 +153,10 @@ class DenseNetwork(Network):
                 xv, yv, *wv = validation
                 held_out = prepared(xv, yv, wv[0] if wv else None, self, chosen, "validation ")
             elif validation is not None:
-                kept, out = (self.backend.from_host(part) for part in split(rows.count, validation, self.seed))
-                rows, held_out = rows.take(self.ops, kept), rows.take(self.ops, out)
+                rows, held_out = rows.split(self.ops, validation, self.seed)
             measured = rows if held_out is None else held_out
             for metric in scores:
-                metric.check(chosen, self.backend.to_host(measured.y), self.outputs)
+                metric.check(chosen, host(measured.y), self.outputs)
             batches = Batches(rows.count, batch_size, self.seed, shuffle)
             if epochs is None:
                 epochs = max(10, -(-_STEPS // len(batches)))
@@ -229,7 +240,7 @@ class DenseNetwork(Network):
     def _slices(self, x: Any) -> Iterator[Array]:
         """x in slices of bounded memory, each as the network wants it."""
         for part in training.parts(self, shaped(x, self.inputs)[0]):
-            yield features(part, self.inputs, self.dtype, self.backend)
+            yield features(part, self)
 
     def _follow(self, x: Any) -> Backend | None:
         """The backend of x, None where it is no array; a network of backend "auto" goes there."""

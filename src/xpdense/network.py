@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from .arena import Arena, Parameter
 from .backend import DTYPES, Array, Backend, resolve
 from .errors import BackendError, ParameterError, ShapeError, lookup, positive_int
 from .layers import LAYERS, Dropout, Layer, Tape, backward, forward, stack
-from .ops import ops_for
+from .ops import check_choice, ops_for
 
 
 class Network:
@@ -28,12 +28,15 @@ class Network:
     """
 
     def __init__(self, layers: Sequence[Layer], inputs: int, backend: str = "auto", dtype: str = "float32",
-                 seed: int = 0) -> None:
+                 seed: int = 0, precision: str = "full", ops: str = "auto") -> None:
         self.layers = stack(layers)
         self.inputs = positive_int("inputs", inputs)
         lookup("dtype", dtype, DTYPES)
         self.dtype = dtype
         self.seed = positive_int("seed", seed, 0)
+        self.precision, self.ops_wanted = check_choice(precision, ops)
+        if precision != "full" and dtype != "float32":
+            raise ParameterError(f"precision {precision!r} goes with dtype 'float32', got {dtype!r}")
         self.follows_input = backend == "auto"
         self.backend = resolve("numpy" if self.follows_input else backend)
         width, declared = self.inputs, dict[str, Parameter]()
@@ -46,7 +49,7 @@ class Network:
             width = layer.outputs(width)
         self.outputs = width
         with self.backend.active():
-            self.arena = Arena(declared, self.backend, dtype)
+            self._settle(declared)
             self.arena.initialize(self.seed)
             self._bind()
 
@@ -65,14 +68,19 @@ class Network:
             layers = list(layers[int(position)].sublayers())
         return width
 
+    def _settle(self, declared: Mapping[str, Parameter]) -> None:
+        """Take the ops of the backend that there is now, and memory there."""
+        self.ops = ops_for(self.backend, self.dtype, self.precision, self.ops_wanted)
+        self.arena = Arena(declared, self.backend, self.dtype, self.ops.dtype)
+
     def _bind(self) -> None:
         """Give every layer its views into the arena, and forget workspaces of another place."""
-        self.ops = ops_for(self.backend, self.dtype)
+        self.arena.refresh()
         self._tapes: dict[tuple[int, ...], Tape] = {}
         self._tape: Tape | None = None
         self.step_on_device = self.backend.zeros((1,), "int64")  # (1,) number of the training step, on the device
         for position, (name, layer) in enumerate(self.named_layers()):
-            layer.params = _own(name, {n: self.arena.values(n) for n in self.arena.declared})
+            layer.params = _own(name, {n: self.arena.working_values(n) for n in self.arena.declared})
             layer.grads = _own(name, self.grads)
             if isinstance(layer, Dropout):
                 layer._key = (self.seed & 0xFFFFFFFF, position)
@@ -84,7 +92,8 @@ class Network:
             return
         values = self.arena.to_host()
         with target.active():
-            self.arena, self.backend = Arena(self.arena.declared, target, self.dtype), target
+            self.backend = target
+            self._settle(self.arena.declared)
             self._fill(values)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,7 +111,7 @@ class Network:
         except (BackendError, ParameterError):  # trained elsewhere: what was learnt is as good on the CPU
             self.backend = resolve("numpy")
         with self.backend.active():
-            self.arena = Arena(declared, self.backend, self.dtype)
+            self._settle(declared)
             self._fill(values)
 
     def _fill(self, values: dict[str, np.ndarray]) -> None:
@@ -117,7 +126,7 @@ class Network:
 
     @property
     def grads(self) -> dict[str, Array]:
-        """Writable views of the gradients of `params`, as the last backward left them."""
+        """Writable views of the gradients of `params`, as the last backward left them (in 16 bits, where so stored)."""
         return {n: self.arena.view(self.arena.grads, n) for n, p in self.arena.declared.items() if p.trained}
 
     @property
@@ -141,7 +150,12 @@ class Network:
 
     def set_step(self, step: int) -> None:
         """Tell the layers the number of the training step, on which dropout depends."""
-        self.step_on_device[...] = step
+        self.ops.assign(self.step_on_device, (step,))
+
+    def buffer(self, name: str, shape: tuple[int, ...], dtype: str | None = None) -> Array:
+        """Memory that belongs to the training pass under way: the same in each pass of its batch size."""
+        assert self._tape is not None, "forward comes first"
+        return self._tape.buffer(self.ops, name, shape, dtype)
 
     def forward(self, x: Array, train: bool = False) -> Array:
         """Logits (..., batch, outputs) of x (..., batch, inputs), an array of this backend and dtype.

@@ -10,8 +10,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from .arena import Arena
 from .backend import Array
 from .errors import ParameterError, boolean, lookup, real
@@ -98,22 +96,24 @@ class OptimizerState:
         self.buffers = {slot: arena.backend.zeros(arena.params.shape, arena.dtype) for slot in optimizer.slots}
         self.hyper = arena.backend.zeros((1 + len(optimizer.scalars(1.0, 1)),), arena.dtype)
 
-    def scalars(self, step: int, rate: float) -> np.ndarray:
-        """What `hyper` holds in step `step`, from 0: a host array (k,)."""
-        return np.array((rate, *self.optimizer.scalars(rate, step + 1)), dtype=self.arena.dtype)
+    def scalars(self, step: int, rate: float) -> tuple[float, ...]:
+        """What `hyper` holds in step `step`, from 0."""
+        return rate, *self.optimizer.scalars(rate, step + 1)
 
-    def set_step(self, step: int, rate: float) -> None:
+    def set_step(self, ops: Ops, step: int, rate: float) -> None:
         """Tell the optimizer the number of the step, from 0, and its learning rate."""
-        self.hyper[...] = self.arena.backend.from_host(self.scalars(step, rate))
+        ops.assign(self.hyper, self.scalars(step, rate))
 
     def step(self, ops: Ops, step: int, rate: float) -> None:
         """Change the arena's parameters by its gradients, in step `step`, from 0."""
-        self.set_step(step, rate)
+        self.set_step(ops, step, rate)
         self.update(ops)
 
     def update(self, ops: Ops) -> None:
         """The same, once the step's scalars are on the device: one op over the arena."""
-        ops.update(self.optimizer, self.arena.params, self.arena.grads, self.buffers, self.hyper, self.arena.decay_size)
+        arena = self.arena
+        ops.update(self.optimizer, arena.params, arena.grads, self.buffers, self.hyper, arena.decay_size,
+                   None if arena.working is arena.params else arena.working)
 
     def snapshot(self) -> dict[str, Array]:
         """A copy of the buffers, for `restore`."""

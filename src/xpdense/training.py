@@ -9,16 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array
+from .backend import Array, host
 from .callbacks import Callback, EarlyStopping, ProgressBar, Run
 from .comm import Solo
-from .data.arrays import Batches, Rows
+from .data.arrays import Batches, Rows, stored
 from .errors import LayerExtremes, NonFiniteLossError, real
 from .history import History
 from .layers import Tape, forward
 from .losses import Loss
 from .metrics import Metric
 from .network import Network
+from .ops import Memory
 from .optimizers import Optimizer, OptimizerState
 
 _BURST = 32  # steps between two looks at the losses on a device, and between two snapshots
@@ -41,10 +42,10 @@ def train_step(network: Network, loss: Loss, optimizer: OptimizerState, batch: R
 
     Returns
     -------
-    The batch's mean loss, a scalar on the device.
+    The batch's mean loss, a scalar on the device, in memory that the next step writes to.
     """
     network.set_step(step)
-    optimizer.set_step(step, rate)
+    optimizer.set_step(network.ops, step, rate)
     return step_on_device(network, loss, optimizer, batch, comm, watch)
 
 
@@ -52,7 +53,8 @@ def step_on_device(network: Network, loss: Loss, optimizer: OptimizerState, batc
                    watch: Callable[[Array], None] | None = None) -> Array:
     """The step itself, once its number and rate are on the device: what can be recorded and replayed."""
     z = network.forward(batch.x, train=True)  # (batch, outputs)
-    value, dz = loss(network.ops, z, batch.y, batch.weight)  # scalar on the device, (batch, outputs)
+    memory = network.buffer("dz", z.shape), network.buffer("loss", (), network.ops.wide)
+    value, dz = loss(network.ops, z, batch.y, batch.weight, *memory)  # scalar on the device, (batch, outputs)
     if watch is not None:
         watch(value)
     network.backward(dz)  # overwrites arena.grads
@@ -67,6 +69,7 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
     run = Run(network, History(), epochs, len(batches), validation is not None)
     prefix, held = ("", rows) if validation is None else ("validation_", validation)
     run.metrics = {prefix + metric.name: metric.greater_is_better for metric in metrics}
+    network.arena.refresh()
     loop = _Loop(network, rows, loss, optimizer, batches, run, comm, callbacks)
     begun: list[Callback] = []
     try:
@@ -79,7 +82,8 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
             seconds = time.perf_counter() - start
             values = {"loss": mean}
             if validation is not None or metrics:
-                measured = evaluate(network, parts(network, held.x), held, loss, metrics)
+                slices = (stored(x, network) for x in parts(network, held.x))
+                measured = evaluate(network, slices, held, loss, metrics)
                 values |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
             run.history.append(**values, learning_rate=rate, seconds=seconds, rows_per_second=rows.count / seconds)
             optimizer.learning_rate.observe(values.get("validation_loss", mean))
@@ -88,6 +92,7 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
             if run.stop:
                 break
     finally:
+        run.history.steps, run.history.replayed, run.history.why_not_replayed = loop.account()
         loop.replay = None  # the two hold each other, and much memory
         for callback in begun:
             callback.on_train_end(run)
@@ -108,12 +113,19 @@ class _Loop:
         self.batches, self.run, self.comm = batches, run, comm
         self.stepping = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]
         self.state = optimizer.begin(network.arena)
-        self.weight = None if rows.weight is None else np.asarray(network.backend.to_host(rows.weight), np.float64)
+        self.weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
+        self.memory: dict[int, Memory] = {}  # of batches, by their size
         self.good = self.start = self._copy(0)
         self.last_rate = 0.0
-        quiet = all(type(c) is ProgressBar for c in self.stepping)  # nobody looks at the weights between steps
-        ours = network.ops.captures and network.is_all_ours and quiet
-        self.replay = _Replay(self) if ours else None
+        self.steps = self.replayed = 0
+        self.why_not = "" if network.ops.captures else network.ops.why_not  # why steps are made from Python
+        if not self.why_not and not network.is_all_ours:
+            self.why_not = "a layer is not one of the package's own"
+        if not self.why_not and rows.on_host:
+            self.why_not = "the data are too large for the device and stay on the host"
+        if not self.why_not and any(type(c) is not ProgressBar for c in self.stepping):
+            self.why_not = "a callback looks in at every step"
+        self.replay = None if self.why_not else _Replay(self)
         self.settled = all(type(c) in (EarlyStopping, ProgressBar) for c in callbacks)  # nobody changes a setting
 
     def epoch(self) -> tuple[float, float]:
@@ -121,7 +133,9 @@ class _Loop:
         backend, run, steps = self.network.backend, self.run, len(self.batches)
         order, first = self.batches.epoch(run.epoch), run.epoch * steps
         mass = np.array([len(rows) if self.weight is None else self.weight[rows].sum() for rows in order])
-        flat, size = backend.from_host(np.concatenate(order)), self.batches.batch_size  # one copy to the device
+        flat, size = np.concatenate(order), self.batches.batch_size
+        if not self.rows.on_host:
+            flat = backend.from_host(flat)  # one copy to the device
         drawn = [flat[i * size : i * size + len(rows)] for i, rows in enumerate(order)]
         losses = backend.zeros((steps,), self.network.dtype)
         if self.replay and not self.settled:
@@ -131,6 +145,7 @@ class _Loop:
             if self._due(first + begin):
                 self.start = self._copy(first + begin)
             made = self.replay.run(first, burst, flat, losses) if self.replay else 0
+            self.steps += len(burst)
             for i in burst:
                 if i >= begin + made:
                     losses[i] = self._step(first + i, drawn[i], look=backend.on_host)
@@ -143,11 +158,19 @@ class _Loop:
                 for i in burst:
                     self._step(first + i, drawn[i], look=True)
                 i = begin + int(np.argmin(np.isfinite(seen)))  # a callback had a hand in it: it does not come again
-                self.fail(float(seen[i - begin]), self.rows.take(self.network.ops, drawn[i]), first + i)
+                self.fail(float(seen[i - begin]), self.take(drawn[i]), first + i)
             self._check_weights(first + burst.stop, drawn[burst[-1]])
             self.good = self.start
         mean = np.average(np.asarray(backend.to_host(losses), np.float64), weights=mass)
         return float(mean), self.last_rate
+
+    def take(self, rows: Array) -> Rows:
+        """A batch, in memory that the next batch of its size is written to."""
+        return self.rows.take(self.network.ops, rows, self.memory.setdefault(int(rows.shape[0]), Memory()))
+
+    def account(self) -> tuple[int, int, str]:
+        """How many steps were made, how many of them were replayed, and why the others were not."""
+        return self.steps, self.replayed, self.why_not
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -157,7 +180,7 @@ class _Loop:
         return self.last_rate
 
     def _step(self, step: int, rows: Array, look: bool) -> Array:
-        batch = self.rows.take(self.network.ops, rows)
+        batch = self.take(rows)
 
         def watch(value: Array) -> None:
             self.judge(float(value), batch, step)
@@ -176,7 +199,7 @@ class _Loop:
         """The last update before a step may have broken the weights, or a running variance, which no loss shows."""
         xp, arena = self.network.backend.xp, self.network.arena
         if not all(bool(xp.all(xp.isfinite(buffer))) for buffer in (arena.params, arena.state)):
-            self.fail(math.nan, self.rows.take(self.network.ops, rows), step)
+            self.fail(math.nan, self.take(rows), step)
 
     def _due(self, step: int) -> bool:
         """Whether a burst that begins at a step needs a copy: every one on a device; else when the last is old."""
@@ -219,6 +242,7 @@ class _Replay:
         self.loop, self.size = loop, loop.batches.batch_size
         backend, dtype = loop.network.backend, loop.network.dtype
         self.rows = backend.zeros((_BURST, self.size), "int64")
+        self.batch = backend.zeros((self.size,), "int64")
         self.steps = backend.zeros((_BURST, 1), "int64")
         self.hyper = backend.zeros((_BURST, loop.state.hyper.shape[0]), dtype)
         self.losses = backend.zeros((_BURST, 1), dtype)
@@ -232,26 +256,28 @@ class _Replay:
         if count < 2:
             return 0
         self.rows[:count] = flat[begin * self.size : (begin + count) * self.size].reshape(count, self.size)
-        for row in range(count):
-            step = first + begin + row
-            self.steps[row] = step
-            self.hyper[row] = loop.state.scalars(step, loop.rate(step))
+        backend, steps = loop.network.backend, range(first + begin, first + begin + count)
+        self.steps[:count] = backend.from_host(np.array(steps).reshape(count, 1))
+        scalars = np.array([loop.state.scalars(step, loop.rate(step)) for step in steps], loop.network.dtype)
+        self.hyper[:count] = backend.from_host(scalars)
         done = 0
         if self.program is None:
             tables = (self.rows, self.steps, self.hyper, self.losses)
             self.program, done = loop.network.ops.capture(self._first_row, tables), 1
             if self.program is None:  # something in the step is not ours to replay
-                loop.replay = None
+                ops = loop.network.ops
+                loop.replay, loop.why_not = None, "an activation, the loss or the optimizer is not the package's own"
+                loop.why_not = loop.why_not if ops.captures else ops.why_not
         while self.program is not None and done < count:
             start = time.perf_counter()
             most = min(count - done, max(1, int(0.05 / self.seconds)))  # Python, and with it Ctrl-C, comes in between
             made = self.program(done, most)
             self.seconds = (time.perf_counter() - start) / most
-            done += made
-            if made:
+            done, loop.replayed = done + made, loop.replayed + made
+            if made and loop.network.ops.ends_replays:
                 loop.good = loop.start  # losses were computed from it on, and were finite
             if made < most:  # it ended by itself, at a loss that is not
-                batch = loop.rows.take(loop.network.ops, self.rows[done])
+                batch = loop.take(self.rows[done])
                 loop.fail(float(self.losses[done, 0]), batch, first + begin + done)
         losses[begin : begin + done] = self.losses[:done, 0]
         return done
@@ -261,12 +287,14 @@ class _Replay:
         loop, network, ops = self.loop, self.loop.network, self.loop.network.ops
         ops.move(self.steps[0], network.step_on_device)
         ops.move(self.hyper[0], loop.state.hyper)
-        batch = loop.rows.take(ops, self.rows[0])
+        ops.move(self.rows[0], self.batch)
+        batch = loop.take(self.batch)
 
         def watch(value: Array) -> None:
             ops.move(value.reshape(1), self.losses[0])
             ops.stop_unless_finite(value)
-            loop.judge(float(value), batch, int(self.steps[0, 0]))
+            if ops.ends_replays:  # elsewhere the losses are looked at after the burst
+                loop.judge(float(value), batch, int(self.steps[0, 0]))
 
         step_on_device(network, loop.loss, loop.state, batch, loop.comm, watch)
 
@@ -302,17 +330,19 @@ def batch_rows(network: Network) -> int:
 
 
 def parts(network: Network, x: Any) -> Iterator[Any]:
-    """x (n, inputs) in slices of at most `batch_rows` rows."""
+    """x (n, inputs), of any place, in slices of at most `batch_rows` rows."""
     n, rows = int(x.shape[0]), batch_rows(network)
     for i in range(0, n, rows):
         yield x if n <= rows else x[i : min(i + rows, n), ...]
 
 
 def logits(network: Network, slices: Iterable[Array]) -> Iterator[Array]:
-    """The logits of each slice, in memory that the next one uses again."""
-    tape = Tape()
+    """The logits of each slice in the network's dtype, in memory that the next one uses again."""
+    tape, ops = Tape(), network.ops
+    network.arena.refresh()
     for x in slices:
-        yield forward(network.ops, network.layers, x, tape)
+        z = forward(ops, network.layers, x, tape)
+        yield z if ops.wide == ops.dtype else ops.xp.astype(z, network.backend.dtype(ops.wide))
 
 
 def evaluate(network: Network, slices: Iterable[Array], rows: Rows, loss: Loss,
@@ -322,18 +352,18 @@ def evaluate(network: Network, slices: Iterable[Array], rows: Rows, loss: Loss,
     `slices` are the features of `rows`, one slice after the other; targets and weights are taken from `rows`.
     """
     to_host, xp = network.backend.to_host, network.ops.xp
-    weight = None if rows.weight is None else np.asarray(to_host(rows.weight), np.float64)
+    weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
     total, mass, end, predictions = 0.0, 0.0, 0, []
     for z in logits(network, slices):
         start, end = end, end + int(z.shape[0])
         share = float(end - start) if weight is None else float(weight[start:end].sum())
-        value, _ = loss(network.ops, z, rows.y[start:end, ...],
-                        None if rows.weight is None else rows.weight[start:end])
+        part = rows.part(start, end, network.backend)
+        value, _ = loss(network.ops, z, part.y, part.weight)
         total, mass = total + float(value) * share, mass + share
         if metrics:
             predictions.append(np.array(to_host(loss.link(xp, z))))
     values = {"loss": total / mass}
     if metrics:
-        target, prediction = to_host(rows.y), np.concatenate(predictions)
+        target, prediction = host(rows.y), np.concatenate(predictions)
         values |= {metric.name: metric(loss, target, prediction, weight) for metric in metrics}
     return values

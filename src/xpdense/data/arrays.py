@@ -18,6 +18,7 @@ from ..errors import (
     positive_int,
     real,
 )
+from ..ops import Memory
 
 
 def as_array(values: Any, what: str) -> tuple[Array, Backend]:
@@ -82,16 +83,24 @@ def shaped(x: Any, inputs: int, what: str = "x") -> tuple[Array, Backend]:
     return x, backend
 
 
-def features(x: Any, inputs: int, dtype: str, target: Backend, what: str = "x") -> Array:
-    """Features as the network wants them: finite, (n, inputs), in its dtype, on its backend.
+def features(x: Any, network: Any, what: str = "x", target: Backend | None = None) -> Array:
+    """Features as the network wants them: finite, (n, inputs), in the type of its ops, on its backend or on `target`.
 
     Raises
     ------
     ShapeError, ArrayTypeError, NonFiniteDataError, DataError
     """
-    x, backend = shaped(x, inputs, what)
+    x, backend = shaped(x, network.inputs, what)
+    dtype, narrow = network.dtype, network.ops.dtype
     with backend.active():
-        return moved(finite(x, backend, what, dtype), backend, target)
+        x = finite(x, backend, what, "float16" if narrow == "float16" and backend.kind != "torch" else dtype)
+    x = moved(x, backend, target or network.backend)
+    return x if narrow == dtype else (target or network.backend).xp.astype(x, network.backend.dtype(narrow), copy=False)
+
+
+def stored(x: Array, network: Any) -> Array:
+    """Features that were prepared, where they stayed on the host: on the network's backend."""
+    return network.backend.from_host(x) if isinstance(x, np.ndarray) else x
 
 
 def targets(y: Any, loss: Any, outputs: int, rows: int, dtype: str, target: Backend, what: str = "y") -> Array:
@@ -139,28 +148,61 @@ class Rows:
     x: Array  # (n, inputs)
     y: Array  # (n, outputs) or (n,)
     weight: Array | None  # (n,)
+    on_host: bool = False  # NumPy arrays of a network on a device whose memory they would fill
 
     @property
     def count(self) -> int:
         return int(self.x.shape[0])
 
-    def take(self, ops: Any, rows: Array) -> Rows:
-        """Some of the rows, by number."""
-        weight = None if self.weight is None else ops.gather(self.weight, rows)
-        return Rows(ops.gather(self.x, rows), ops.gather(self.y, rows), weight)
+    def take(self, ops: Any, rows: Array, memory: Memory | None = None) -> Rows:
+        """A batch: some of the rows by number, on the device, in the memory given."""
+        def batch(name: str, array: Array) -> Array:
+            if self.on_host:
+                return ops.stage(name, array, rows)
+            shape, dtype = (int(rows.shape[0]), *array.shape[1:]), str(array.dtype).rpartition(".")[2]
+            return ops.gather(array, rows, memory.buffer(ops, name, shape, dtype) if memory else None)
+
+        return Rows(batch("x", self.x), batch("y", self.y), None if self.weight is None else batch("w", self.weight))
+
+    def part(self, start: int, end: int, backend: Backend) -> Rows:
+        """The rows from start to end, on the device."""
+        def here(array: Array) -> Array:
+            return backend.from_host(array[start:end, ...]) if self.on_host else array[start:end, ...]
+
+        return Rows(here(self.x), here(self.y), None if self.weight is None else here(self.weight))
+
+    def split(self, ops: Any, fraction: float, seed: int) -> tuple[Rows, Rows]:
+        """Rows to train on and to hold out, each where these are."""
+        def some(rows: np.ndarray) -> Rows:
+            if not self.on_host:
+                return self.take(ops, ops.backend.from_host(rows))
+            return Rows(self.x[rows], self.y[rows], None if self.weight is None else self.weight[rows], True)
+
+        kept, out = split(self.count, fraction, seed)
+        return some(kept), some(out)
 
 
 def prepared(x: Any, y: Any, sample_weight: Any, network: Any, loss: Any, what: str = "") -> Rows:
-    """Checked Rows for a network and a loss; `what` names the set in messages ("validation ")."""
-    x = features(x, network.inputs, network.dtype, network.backend, f"{what}x")
-    return labelled(x, y, sample_weight, network, loss, what)
+    """Checked Rows for a network and a loss; `what` names the set in messages ("validation ").
+
+    They are on the network's backend, unless they come from the host and would fill half of what is free there: then
+    they stay, and go over in batches.
+    """
+    place, size = network.backend, np.dtype(network.dtype).itemsize * (network.inputs + network.outputs + 1)
+    array, source = as_array(x, f"{what}x")
+    stay = source.kind == "numpy" and array.ndim == 2 and place.crowded(array.shape[0] * size)
+    target = source if stay else place
+    x = features(x, network, f"{what}x", target)
+    return labelled(x, y, sample_weight, network, loss, what, target)
 
 
-def labelled(x: Array, y: Any, sample_weight: Any, network: Any, loss: Any, what: str = "") -> Rows:
-    """Rows of features as they are, with checked targets and weights."""
-    n, dtype, place = int(x.shape[0]), network.dtype, network.backend
+def labelled(x: Array, y: Any, sample_weight: Any, network: Any, loss: Any, what: str = "",
+             target: Backend | None = None) -> Rows:
+    """Rows of features as they are, with checked targets and weights, on the network's backend or on `target`."""
+    n, dtype, place = int(x.shape[0]), network.dtype, target or network.backend
     y = targets(y, loss, network.outputs, n, dtype, place, f"{what}y")
-    return Rows(x, y, weights(sample_weight, n, dtype, place, f"{what}sample_weight"))
+    weight = weights(sample_weight, n, dtype, place, f"{what}sample_weight")
+    return Rows(x, y, weight, place.name != network.backend.name)
 
 
 def split(rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,530 @@
-"""The ops on CuPy arrays. The generic ones run as they are; fused kernels override them by name."""
+"""The ops on CuPy arrays, by the kernels of `kernels/` that CuPy compiles at their first use and keeps on disk.
+
+A pass over elements is an ElementwiseKernel, a pass with a sum in it a RawModule; products go to cuBLAS. What a kernel
+does not know (leading axes, arrays that are not contiguous, what is the user's own) goes to the generic op. Nothing
+here waits for the device, and with `out` given nothing is allocated. Sums are made in a fixed order: the same input
+gives the same bits.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backend import Array, Backend
+from ..errors import ParameterError
+from . import cublas
 from .generic import Ops
+
+_INSTALLED = Path(__file__).parents[1] / "kernels"
+SOURCES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[3] / "kernels"  #: the folder kernels/
+
+_FIRST_SCALE = 2.0**15  # of the loss in float16; found anew within a few steps where it is too large
+_GROWTH = 2000  # steps without an overflow after which it is doubled
+_MOST = 2**31  # elements of an array that kernels count in 32 bits
+
+
+def _cupy() -> Any:
+    return import_module("cupy")
 
 
 class CudaOps(Ops):
-    """Ops on a CUDA device through CuPy; a product goes to cuBLAS and writes into `out` itself."""
+    """Ops on a CUDA device through CuPy.
+
+    Parameters
+    ----------
+    precision : "full", "tf32", "float16" or "bfloat16"
+        "tf32" multiplies float32 with ten bits of mantissa. The 16-bit types are what activations, gradients and the
+        weights that products read are stored in; parameters, optimizer state and all arithmetic stay in `dtype`. In
+        float16 the loss is scaled up before backward, and a step that overflows is left out.
+    """
 
     name = "cuda"
+
+    def __init__(self, backend: Backend, dtype: str, precision: str = "full") -> None:
+        super().__init__(backend, precision if precision in ("float16", "bfloat16") else dtype)
+        self.wide, self._cp = dtype, _cupy()
+        self._storage, self._wide = backend.dtype(self.dtype), backend.dtype(dtype)
+        self._scratch: dict[Any, Array] = {}
+        self.loss_scale = None  # (2,): the scale, and the good steps since it was last changed
+        if precision == "float16":
+            self.loss_scale = backend.from_host(np.array([_FIRST_SCALE, 0.0], dtype))
+        self._spoiled = False  # whether something ran that a graph cannot hold
+        self._held: list[Any] | None = None  # what a graph that is being captured works on
+        self._tables: tuple[Array, ...] = ()
+        try:
+            self._products: cublas.Products | None = cublas.Products(self._cp, self.dtype, precision == "tf32")
+        except (ImportError, OSError, RuntimeError) as error:  # CuPy finds it, or says what is missing
+            self._products, self.why_not = None, f"cuBLAS cannot be called: {error}"
+        self.captures = self._products is not None
+
+    def _run(self, kernel: Any, *arguments: Any) -> None:
+        if self._held is not None:
+            self._held.append(arguments)
+        kernel(*arguments)
+
+    def _launch(self, kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
+        if self._held is not None:
+            self._held.append(arguments)
+        kernel(grid, block, arguments)
+
+    def _generic(self, op: str, *arguments: Any) -> Any:
+        self._spoiled = True
+        return getattr(super(), op)(*arguments)
+
+    def _memory(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
+        """Memory for a kernel between its blocks; zeros at first."""
+        held = self._scratch.get((name, shape))
+        if held is None:
+            held = self._scratch[name, shape] = self.backend.zeros(shape, dtype)
+        return held
+
+    def _fit(self, *arrays: Array | None) -> bool:
+        """Whether kernels take these arrays of the stored type; None is not given."""
+        return all(a is None or (a.dtype == self._storage and a.flags.c_contiguous and a.size < _MOST) for a in arrays)
+
+    # --- capture -----------------------------------------------------------------------------------------------
+
+    def capture(self, step: Callable[[], None], tables: tuple[Array, ...]) -> Callable[[int, int], int] | None:
+        """Make a step once, then capture it as a CUDA graph; see NativeOps.capture.
+
+        `step` moves what it needs out of the first row of each of `tables`, and its results into it, by `move` alone.
+        In the graph these moves go by a row number on the device, which the graph's last kernel increases.
+        """
+        self._spoiled = False
+        step()  # compiles the kernels, and makes all memory that the step works in
+        if self._spoiled:
+            return None
+        row, stream = self.backend.zeros((1,), "int64"), self._cp.cuda.Stream(non_blocking=True)
+        self._tables, self._row, self._held = tables, row, []
+        try:
+            with stream:
+                stream.begin_capture()
+                try:
+                    step()
+                    self._run(_increase(self._cp), row)
+                finally:
+                    graph = stream.end_capture()
+        except Exception as error:  # whatever CUDA finds that it cannot capture: the step itself has been made
+            self.captures, self.why_not = False, f"a CUDA graph of the step could not be captured: {error}"
+            warnings.warn(f"{self.why_not}; steps are made from Python", RuntimeWarning, stacklevel=2)
+            return None
+        finally:
+            held, self._held, self._tables = self._held, None, ()
+        if self._spoiled:
+            return None
+
+        def run(first: int, count: int, held: Any = held) -> int:
+            self.assign(row, (first,))
+            for _ in range(count):
+                graph.launch()
+            return count
+
+        return run
+
+    def move(self, source: Array, target: Array) -> None:
+        for table in self._tables:
+            if source.data.ptr == table.data.ptr:
+                return self._run(_from_row(self._cp), table, self._row, target.size, target)
+            if target.data.ptr == table.data.ptr:
+                return self._run(_to_row(self._cp), source, self._row, source.size, table)
+        return self._run(_copy(self._cp), source, target)
+
+    def assign(self, target: Array, values: tuple[float, ...]) -> None:
+        if len(values) > 4:
+            self._generic("assign", target, values)
+        else:
+            self._run(_assign(self._cp), *values, *[0.0] * (4 - len(values)), target)
+
+    def stage(self, name: str, source: np.ndarray, rows: np.ndarray) -> Array:
+        key = ("feed", name, len(rows), source.shape[1:], source.dtype)
+        if key not in self._scratch:
+            self._scratch[key] = _Feed(self._cp, (len(rows), *source.shape[1:]), source.dtype)
+        return self._scratch[key].next(source, rows)
+
+    # --- moving and multiplying --------------------------------------------------------------------------------
+
+    def gather(self, x: Array, rows: Array, out: Array | None = None) -> Array:
+        shape = (*rows.shape, *x.shape[1:])
+        y = self._cp.empty(shape, x.dtype) if out is None else out
+        size = math.prod(x.shape[1:])
+        if rows.ndim == 1 and x.flags.c_contiguous and rows.dtype == np.int64 and y.shape == shape and \
+                y.dtype == x.dtype and max(y.size, size) < _MOST:
+            self._run(_gather(self._cp), x, rows, x.shape[0], size, y)
+            return y
+        return self._generic("gather", x, rows, out)
+
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        if self._products and a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and a.size and b.size:
+            (m, k), n = a.shape, b.shape[1]
+            turned_a, turned_b = not a.flags.c_contiguous, not b.flags.c_contiguous
+            c = self.empty((m, n)) if out is None else out
+            if c.shape == (m, n) and self._fit(a.T if turned_a else a, b.T if turned_b else b, c):
+                if self._held is not None:
+                    self._held.append((a, b, c))
+                self._products(a, b, c, m, n, k, turned_a, turned_b)
+                return c
+        return self._generic("matmul", a, b, out)
+
+    def add(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        y = self.empty(a.shape) if out is None else out
+        if a.shape == b.shape == y.shape and self._fit(a, b, y):
+            self._run(_add(self._cp), a, b, y)
+            return y
+        return self._generic("add", a, b, out)
+
+    def blend(self, running: Array, batch: Array, momentum: float) -> None:
+        if running.shape == batch.shape and running.dtype == batch.dtype == self._wide:
+            self._run(_blend(self._cp), batch, momentum, running)
+        else:
+            self._generic("blend", running, batch, momentum)
+
+    # --- activations -------------------------------------------------------------------------------------------
+
+    def activate(self, activation: Any, z: Array, bias: Array | None, out: Array | None = None) -> tuple[Array, Array]:
+        if activation.builtin and activation.name == "identity" and bias is None:
+            return z, z
+        a = z if activation.saves == "output" else self.empty(z.shape) if out is None else out
+        fits = activation.builtin and a.shape == z.shape and z.ndim and self._fit(z, a, bias)
+        if fits and (bias is None or (z.ndim == 2 and bias.shape == z.shape[1:])):
+            kernel = _activate(self._cp, *_named(activation), activation.saves, bias is not None)
+            self._run(kernel, *(() if bias is None else (bias, z.shape[1])), *((z,) if a is z else (z, a)))
+            return a, a if activation.saves == "output" else z
+        a, saved = self._generic("activate", activation, z, bias, out)
+        return a, saved
+
+    def activate_backward(self, activation: Any, saved: Array, da: Array, out: Array | None = None,
+                          dbias: Array | None = None) -> Array:
+        identity = activation.builtin and activation.name == "identity"
+        if identity and dbias is None:
+            return da
+        dz = da if identity else self.empty(da.shape) if out is None else out
+        fits = activation.builtin and saved.shape == da.shape == dz.shape and self._fit(saved, da, dz, dbias)
+        if fits and dbias is None:
+            self._run(_activate_backward(self._cp, *_named(activation)), saved, da, dz)
+            return dz
+        if fits and da.size and da.ndim == 2 and dbias is not None and dbias.shape == da.shape[1:]:
+            rows, cols = da.shape
+            across, high = -(-cols // 32), 8
+            down = max(1, min(64, rows // (8 * high), 512 // across))
+            defines = () if identity else (("ACT", f"act_{activation.name}"), ("K", _parameter(activation)))
+            kernel = _raw(self._cp, "columns.cu", "column_sums", self.dtype, self.wide, defines)
+            self._launch(kernel, (across, down), (32, high), saved, da, dz, dbias,
+                         self._memory("columns", (down, cols), self.wide),
+                         self._memory("columns' counters", (across,), "uint32"), np.int64(rows), np.int64(cols))
+            return dz
+        return self._generic("activate_backward", activation, saved, da, out, dbias)
+
+    # --- norms and dropout -------------------------------------------------------------------------------------
+
+    def normalize(self, x: Array, gain: Array, bias: Array, axis: int, epsilon: float, out: Array | None = None,
+                  saved: tuple[Array, Array] | None = None) -> tuple[Array, Any]:
+        y = self.empty(x.shape) if out is None else out
+        if x.ndim == 2 and x.size and axis in (-1, -2) and y.shape == x.shape and self._fit(x, gain, bias, y) and \
+                gain.shape == bias.shape == x.shape[1:]:
+            count = x.shape[1 if axis == -2 else 0]
+            x_hat, statistics = saved or (self.empty(x.shape), self.backend.empty((3, count), self.wide))
+            which, grid, block = _spread(x.shape, axis)
+            kernel = _raw(self._cp, "norms.cu", f"normalize_{which}", self.dtype, self.wide, (("EPSILON", epsilon),))
+            self._launch(kernel, grid, block, x, gain, bias, y, x_hat, statistics, *map(np.int64, x.shape))
+            shape = (1, count) if axis == -2 else (count, 1)
+            return y, (x_hat, *(statistics[i].reshape(shape) for i in range(3)))
+        y, kept = self._generic("normalize", x, gain, bias, axis, epsilon, out, saved)
+        return y, kept
+
+    def normalize_backward(self, saved: Any, dy: Array, gain: Array, axis: int, dgain: Array, dbias: Array,
+                           out: Array | None = None) -> Array:
+        dx, x_hat, rstd = self.empty(dy.shape) if out is None else out, saved[0], saved[1]
+        fits = dy.ndim == 2 and dy.size and axis in (-1, -2) and dx.shape == dy.shape == x_hat.shape
+        fits = fits and self._fit(dy, gain, x_hat, dx, dgain, dbias) and rstd.dtype == self._wide
+        if fits and gain.shape == dgain.shape == dbias.shape == dy.shape[1:]:
+            raw = functools.partial(_raw, self._cp, "norms.cu", dtype=self.dtype, wide=self.wide,
+                                    defines=(("EPSILON", 0.0),))
+            sizes = tuple(map(np.int64, dy.shape))
+            if axis == -1:
+                _, grid, block = _spread(dy.shape, -1)
+                self._launch(raw("normalize_rows_backward"), grid, block, dy, gain, x_hat, rstd, dx, *sizes)
+            _, grid, block = _spread(dy.shape, -2)
+            self._launch(raw("normalize_columns_backward"), grid, block, dy, gain, x_hat, rstd, dx, dgain, dbias,
+                         *sizes, np.int64(axis == -2))
+            return dx
+        return self._generic("normalize_backward", saved, dy, gain, axis, dgain, dbias, out)
+
+    def scale_shift(self, x: Array, mean: Array, variance: Array, gain: Array, bias: Array, epsilon: float,
+                    out: Array | None = None) -> Array:
+        y = self.empty(x.shape) if out is None else out
+        vectors = (mean, variance, gain, bias)
+        if x.ndim == 2 and y.shape == x.shape and self._fit(x, gain, bias, y) and \
+                mean.dtype == variance.dtype == self._wide and all(v.shape == x.shape[1:] for v in vectors):
+            self._run(_scale_shift(self._cp), x, *vectors, x.shape[1], epsilon, y)
+            return y
+        return self._generic("scale_shift", x, mean, variance, gain, bias, epsilon, out)
+
+    def dropout(self, x: Array, rate: float, key: tuple[int, int], step: Array, out: Array | None = None) -> Array:
+        y = self.empty(x.shape) if out is None else out
+        if y.shape == x.shape and self._fit(x, y) and step.shape == (1,):
+            limit = math.ceil(rate * 2**32)
+            self._run(_dropout(self._cp), x, step, *key, limit, 1.0 / (1.0 - rate), y)
+            return y
+        return self._generic("dropout", x, rate, key, step, out)
+
+    # --- losses ------------------------------------------------------------------------------------------------
+
+    def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None, dz: Array | None = None,
+                          value: Array | None = None) -> tuple[Array, Array]:
+        kernel = vars(type(loss)).get("kernel")  # of the very class: one that extends it may be another formula
+        if kernel and z.ndim == 2 and z.size:
+            (rows, cols), labels = z.shape, loss.labels and target.ndim == 1
+            gradient = self.empty(z.shape) if dz is None else dz
+            value = self.backend.empty((), self.wide) if value is None else value
+            fits = target.dtype == (np.int64 if labels else self._wide) and target.flags.c_contiguous
+            fits = fits and target.shape == (z.shape[:1] if labels else z.shape) and gradient.shape == z.shape
+            fits = fits and (weight is None or (weight.shape == z.shape[:1] and weight.dtype == self._wide
+                                                and weight.flags.c_contiguous))
+            if fits and gradient is not z and self._fit(z, gradient):
+                defines = [("K", *(loss.constants() or (0.0,)))]
+                defines += [("LABELS", 1)] * labels + [("WEIGHTED", 1)] * (weight is not None)
+                defines += [("SCALED", 1)] * (self.loss_scale is not None)
+                if kernel.startswith("loss "):
+                    defines.append(("LOSS", kernel.replace("loss ", "loss_")))
+                warps = 8
+                blocks = min(-(-rows // warps), 512)
+                self._launch(
+                    _raw(self._cp, "losses.cu", "loss", self.dtype, self.wide, tuple(defines)), (blocks,),
+                    (32 * warps,), z, target, value if weight is None else weight, gradient, value,
+                    self._memory("loss", (blocks,), "float64"), self._memory("loss's counter", (1,), "uint32"),
+                    value if self.loss_scale is None else self.loss_scale, np.int64(rows), np.int64(cols))
+                return value, gradient
+        self._spoiled = True
+        value, gradient = super().loss_and_gradient(loss, z.astype(self._wide, copy=False), target, weight)
+        if self.loss_scale is not None:
+            gradient = gradient * self.loss_scale[0]
+        return value, gradient.astype(self._storage, copy=False)
+
+    # --- the optimizer -----------------------------------------------------------------------------------------
+
+    def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
+               decay_size: int, working: Array | None = None) -> None:
+        kernel = vars(type(optimizer)).get("kernel")
+        fits = params.ndim == 1 and hyper.size <= 4 and self._fit(grads, working) and tuple(state) == optimizer.slots
+        fits = fits and all(s.shape == params.shape and s.dtype == self._wide and s.flags.c_contiguous
+                            for s in (params, *state.values()))
+        if kernel and fits and grads.shape == params.shape:
+            factor = self._factor(optimizer.clip_norm, grads)
+            made = _update(self._cp, kernel.removeprefix("update "), len(state), hyper.size, optimizer.weight_decay,
+                           optimizer.decoupled, optimizer.constants(), factor is not None,
+                           self.loss_scale is not None, working is not None)
+            self._run(made, grads, hyper, *(() if factor is None else (factor,)),
+                      params.size if optimizer.decay_all else decay_size, params, *state.values(),
+                      *(() if working is None else (working,)))
+            return
+        if self.loss_scale is not None:
+            raise ParameterError(f"precision='float16' takes the package's own optimizers, which leave out a step that "
+                                 f"overflows; {type(optimizer).__name__} is not one: use 'bfloat16'")
+        self._generic("update", optimizer, params, grads.astype(self._wide, copy=False), state, hyper, decay_size,
+                      working)
+
+    def _factor(self, clip_norm: float | None, grads: Array) -> Array | None:
+        """What every gradient is multiplied by, (1,) on the device; None where it is 1."""
+        if (clip_norm is None and self.loss_scale is None) or not grads.size:
+            return None
+        defines = [("CLIP", clip_norm)] * (clip_norm is not None)
+        defines += [("SCALED", 1), ("GROWTH", _GROWTH)] * (self.loss_scale is not None)
+        blocks, factor = min(-(-grads.size // 2048), 256), self._memory("factor", (1,), self.wide)
+        self._launch(_raw(self._cp, "clip.cu", "clip", self.dtype, self.wide, tuple(defines)), (blocks,), (256,), grads,
+                     self._memory("clip", (2, blocks), "float64"), self._memory("clip's counter", (1,), "uint32"),
+                     factor if self.loss_scale is None else self.loss_scale, factor, np.int64(grads.size))
+        return factor
+
+
+# --- batches from the host -------------------------------------------------------------------------------------
+
+class _Feed:
+    """Batches of one host array, copied while the device computes: two pinned buffers and a stream of their own."""
+
+    def __init__(self, cupy: Any, shape: tuple[int, ...], dtype: Any) -> None:
+        self._cupy, self._slot = cupy, 0
+        self._stream = cupy.cuda.Stream(non_blocking=True)
+        self._pinned = [_pinned(shape, dtype) for _ in range(2)]
+        self._device = [cupy.empty(shape, dtype) for _ in range(2)]
+        self._copied = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
+        self._used = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
+
+    def next(self, source: np.ndarray, rows: np.ndarray) -> Array:
+        """The rows, on the device for all that is asked of it from now until the call after the next."""
+        last, self._slot = self._slot, 1 - self._slot
+        slot, compute = self._slot, self._cupy.cuda.get_current_stream()
+        self._used[last].record(compute)  # the step on the batch before this one has been asked for
+        self._copied[slot].synchronize()  # two batches ago: the pinned buffer is free
+        np.take(source, rows, axis=0, out=self._pinned[slot], mode="clip")
+        self._stream.wait_event(self._used[slot])
+        self._device[slot].set(self._pinned[slot], stream=self._stream)
+        self._copied[slot].record(self._stream)
+        compute.wait_event(self._copied[slot])
+        return self._device[slot]
+
+
+def _pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    array: np.ndarray = import_module("cupyx").empty_pinned(shape, dtype)
+    return array
+
+
+# --- the kernels -----------------------------------------------------------------------------------------------
+
+def _spread(shape: tuple[int, int], axis: int) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """How the norms' kernels over the features (-1: rows) or the batch (-2: columns) are launched."""
+    if axis == -1:
+        return "rows", (min(-(-shape[0] // 8), 1024),), (256,)
+    return "columns", (-(-shape[1] // 32),), (32, 16)
+
+
+def _named(activation: Any) -> tuple[str, str]:
+    return activation.name, _parameter(activation)
+
+
+def _parameter(activation: Any) -> str:
+    return repr(float(next(iter(activation.config.values()), 0.0)))
+
+
+@functools.cache
+def text(*files: str) -> str:
+    """The text of headers: the disk cache of CuPy does not see what a kernel includes, so it is pasted in."""
+    return "\n".join((SOURCES / file).read_text() for file in ("common.h", *files, "cuda/blocks.h"))
+
+
+_STORED = {
+    "float32": "typedef float S;", "float64": "typedef double S;",
+    "float16": "#include <cuda_fp16.h>\ntypedef __half S;",
+    "bfloat16": "#include <cuda_bf16.h>\ntypedef __nv_bfloat16 S;",
+}
+_COMPUTED = {"float32": "typedef float T;", "float64": "typedef double T;"}
+_HEADERS = {"columns.cu": ("activations.h",), "losses.cu": ("activations.h", "losses.h"), "norms.cu": ("norms.h",),
+            "clip.cu": ()}
+
+
+@functools.cache
+def _raw(cupy: Any, file: str, function: str, dtype: str, wide: str, defines: tuple[tuple[str, Any], ...]) -> Any:
+    given = "".join(f"#define {name} {value}\n" for name, value in defines)
+    code = f"{_STORED[dtype]}\n{_COMPUTED[wide]}\n#define XPD_RAW\n{text(*_HEADERS[file])}\n{given}"
+    return cupy.RawModule(code=code + (SOURCES / "cuda" / file).read_text(),
+                          options=("--std=c++17",)).get_function(function)
+
+
+def _elementwise(cupy: Any, name: str, inputs: str, outputs: str, operation: str, *headers: str,
+                 wide: bool = True) -> Any:
+    """S, the stored type, is that of an argument; T is computed in."""
+    preamble = text(*headers) + ("\ntypedef xpd_wide<S>::type T;\n" if wide else "")
+    return cupy.ElementwiseKernel(inputs, outputs, operation, f"xpdense_{name}", preamble=preamble)
+
+
+@functools.cache
+def _increase(cupy: Any) -> Any:
+    return cupy.ElementwiseKernel("", "int64 row", "row += 1", "xpdense_increase")
+
+
+@functools.cache
+def _copy(cupy: Any) -> Any:
+    return cupy.ElementwiseKernel("X source", "X target", "target = source", "xpdense_copy")
+
+
+@functools.cache
+def _from_row(cupy: Any) -> Any:
+    return cupy.ElementwiseKernel("raw X table, raw int64 row, int64 size", "X target",
+                                  "target = table[row[0] * size + i]", "xpdense_from_row")
+
+
+@functools.cache
+def _to_row(cupy: Any) -> Any:
+    return cupy.ElementwiseKernel("X source, raw int64 row, int64 size", "raw X table",
+                                  "table[row[0] * size + i] = source", "xpdense_to_row")
+
+
+@functools.cache
+def _assign(cupy: Any) -> Any:
+    return cupy.ElementwiseKernel("float64 a, float64 b, float64 c, float64 d", "X target",
+                                  "target = X(i == 0 ? a : i == 1 ? b : i == 2 ? c : d)", "xpdense_assign")
+
+
+@functools.cache
+def _gather(cupy: Any) -> Any:
+    return cupy.ElementwiseKernel(
+        "raw X x, raw int64 rows, int64 count, uint32 size", "X y",
+        """const long long row = rows[(unsigned)i / size];
+        y = row >= 0 && row < count ? x[row * size + (unsigned)i % size] : X(0)""", "xpdense_gather")
+
+
+@functools.cache
+def _add(cupy: Any) -> Any:
+    return _elementwise(cupy, "add", "S a, S b", "S y", "y = S(T(a) + T(b))")
+
+
+@functools.cache
+def _blend(cupy: Any) -> Any:
+    return cupy.ElementwiseKernel("T batch, float64 momentum", "T running",
+                                  "running += T(momentum) * (batch - running)", "xpdense_blend")
+
+
+@functools.cache
+def _activate(cupy: Any, name: str, parameter: str, saves: str, biased: bool) -> Any:
+    z = "T(z) + T(bias[(unsigned)i % cols])" if biased else "T(z)"
+    formula = f"act_{name}<T>::forward"
+    if saves == "output":
+        operation = f"z = S({formula}({z}, T({parameter})))"
+    else:
+        operation = f"z = S({z}); a = S({formula}(T(z), T({parameter})))"
+    return _elementwise(cupy, f"activate_{name}", "raw S bias, uint32 cols" if biased else "",
+                        "S z" if saves == "output" else "S z, S a", operation, "activations.h")
+
+
+@functools.cache
+def _activate_backward(cupy: Any, name: str, parameter: str) -> Any:
+    operation = f"dz = S(T(da) * act_{name}<T>::derivative(T(saved), T({parameter})))"
+    return _elementwise(cupy, f"activate_backward_{name}", "S saved, S da", "S dz", operation, "activations.h")
+
+
+@functools.cache
+def _scale_shift(cupy: Any) -> Any:
+    return _elementwise(
+        cupy, "scale_shift",
+        "S x, raw T mean, raw T variance, raw S gain, raw S bias, uint32 cols, float64 epsilon", "S y",
+        """const unsigned j = (unsigned)i % cols;
+        y = S(xpd_norm<T>::fixed(T(x), mean[j], variance[j], T(gain[j]), T(bias[j]), T(epsilon)))""", "norms.h")
+
+
+@functools.cache
+def _dropout(cupy: Any) -> Any:
+    return _elementwise(
+        cupy, "dropout", "S x, raw int64 step, uint32 key0, uint32 key1, uint64 limit, float64 keep", "S y",
+        """unsigned c[4];
+        xpd_random_words((unsigned long long)i / 4, (unsigned long long)step[0], key0, key1, c);
+        y = S(xpd_dropout(T(x), c[i % 4], limit, T(keep)))""", "random.h")
+
+
+@functools.cache
+def _update(cupy: Any, rule: str, slots: int, scalars: int, decay: float, decoupled: bool,
+            constants: tuple[float, ...], factor: bool, scaled: bool, working: bool) -> Any:
+    held = "".join(f", T s{i}" for i in range(slots))
+    now = [f"hyper[{i}]" for i in range(scalars)] + ["T(0)"] * (4 - scalars)
+    fixed = [f"T({c!r})" for c in constants] + ["T(0)"] * (4 - len(constants))
+    old = [f"s{i}" for i in range(slots)] + ["T(0)"] * (2 - slots)
+    operation = f"""
+        const T h[4] = {{{', '.join(now)}}}, c[4] = {{{', '.join(fixed)}}};
+        const T decay = i < decay_size ? T({decay!r}) : T(0), f = {'factor[0]' if factor else 'T(1)'};
+        T x = p, a = {old[0]}, b = {old[1]}, grad = T(g) * f;
+        {'x *= T(1) - h[0] * decay' if decoupled else 'grad += decay * x'};
+        rule_{rule}<T>::step(x, grad, a, b, h, c);
+        {'if (f != T(0))' if scaled else ''} {{
+            p = x;
+            {' '.join(f's{i} = {new};' for i, new in zip(range(slots), 'ab', strict=False))}
+            {'w = S(x);' if working else ''}
+        }}"""
+    return _elementwise(
+        cupy, f"update_{rule}", "S g, raw T hyper, " + ("raw T factor, " if factor else "") + "int64 decay_size",
+        f"T p{held}" + (", S w" if working else ""), operation, "optimizers.h")

@@ -14,9 +14,25 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from ..backend import Array, Backend
 from ..errors import ShapeError
 from .philox import random_words
+
+
+class Memory:
+    """Arrays by name, made at their first use and there for the next: what makes a step allocate nothing."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Array] = {}
+
+    def buffer(self, ops: Ops, name: str, shape: tuple[int, ...], dtype: str | None = None) -> Array:
+        """Memory of this shape, of the ops' type unless said: the same at every call with the same name and shape."""
+        held = self._buffers.get(name)
+        if held is None or held.shape != shape:
+            held = self._buffers[name] = ops.empty(shape) if dtype is None else ops.backend.empty(shape, dtype)
+        return held
 
 
 class Ops:
@@ -30,10 +46,14 @@ class Ops:
 
     name = "generic"
     captures = False  #: whether `capture` can record a step
+    why_not = "the generic ops record no step"  #: why it cannot
+    ends_replays = False  #: whether a replay ends by itself at a loss that is not finite
+    loss_scale: Array | None = None  #: what gradients are multiplied by before they are stored, on the device
     piece = 1 << 16  #: elements worked on at a time
 
     def __init__(self, backend: Backend, dtype: str) -> None:
         self.backend, self.dtype, self.xp = backend, dtype, backend.xp
+        self.wide = dtype  # what parameters, losses and sums are of, where `dtype` is a 16-bit type
         self._matmul_takes_out = backend.matmul_takes_out
         if not backend.on_host:
             self.piece = 1 << 62
@@ -41,6 +61,15 @@ class Ops:
     def empty(self, shape: tuple[int, ...]) -> Array:
         """An array of this element type on this device, not initialised."""
         return self.backend.empty(shape, self.dtype)
+
+    def assign(self, target: Array, values: tuple[float, ...]) -> None:
+        """Write a few numbers into a small array (len(values),)."""
+        for i, value in enumerate(values):
+            target[i] = value
+
+    def stage(self, name: str, source: np.ndarray, rows: np.ndarray) -> Array:
+        """A batch of an array that stays on the host, on the device: source[rows]; valid until the next but one."""
+        return self.backend.from_host(source[rows])
 
     # --- moving and multiplying --------------------------------------------------------------------------------
 
@@ -145,11 +174,12 @@ class Ops:
     # --- norms and dropout -------------------------------------------------------------------------------------
 
     def normalize(self, x: Array, gain: Array, bias: Array, axis: int, epsilon: float,
-                  out: Array | None = None) -> tuple[Array, Any]:
+                  out: Array | None = None, saved: tuple[Array, Array] | None = None) -> tuple[Array, Any]:
         """gain * (x - mean) / sqrt(variance + epsilon) + bias, over the batch (axis -2) or the features (axis -1).
 
         x (..., batch, features); gain, bias (..., features). Returns (y, saved); saved is (x_hat, 1 / std, mean,
-        variance), the last three with a 1 on `axis`. The variance is that of the population (1 / n).
+        variance), the last three with a 1 on `axis`. The variance is that of the population (1 / n). `saved` is memory
+        for them: as x, and (3, features or batch) of the type `wide`.
         """
         xp = self.xp
         mean = xp.mean(x, axis=axis, keepdims=True)
@@ -197,13 +227,13 @@ class Ops:
 
     # --- losses: the loss-gradient path ------------------------------------------------------------------------
 
-    def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None,
-                          dz: Array | None = None) -> tuple[Array, Array]:
+    def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None, dz: Array | None = None,
+                          value: Array | None = None) -> tuple[Array, Array]:
         """The (weighted) mean over the batch of `loss`, and its gradient at the logits z.
 
         z (..., batch, outputs); target (batch, outputs), or (batch,) class numbers; weight (batch,) or None.
         Returns (value, dz): value is an array (...) on the device, never read here. A batch whose weights are all
-        zero has value 0 and gradient 0.
+        zero has value 0 and gradient 0. `dz` and `value` are memory for both.
         """
         xp = self.xp
         per_row, gradient = loss.value_and_gradient(xp, z, target)  # (..., batch), (..., batch, outputs)
@@ -221,11 +251,12 @@ class Ops:
     # --- the optimizer -----------------------------------------------------------------------------------------
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
-               decay_size: int) -> None:
+               decay_size: int, working: Array | None = None) -> None:
         """One step of the optimizer over the whole arena, in place; clipping and weight decay included.
 
         params, grads and each of state (..., size). hyper (k,): the learning rate, then the optimizer's own
-        scalars of this step. Weight decay applies to params[..., :decay_size]. grads is left as it was.
+        scalars of this step. Weight decay applies to params[..., :decay_size]. grads is left as it was. working: the
+        parameters as the products read them, where that is another type.
         """
         xp = self.xp
         rate = hyper[0]
@@ -247,6 +278,8 @@ class Ops:
                 elif decay:
                     g = g + decay * p
                 optimizer.rule(xp, p, g, {name: s[here] for name, s in state.items()}, hyper)
+        if working is not None:
+            working[...] = params
 
     # --- pieces ------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ class NativeOps(Ops):
     """Ops on NumPy arrays by compiled kernels; sums over rows are in another order than NumPy's."""
 
     name = "native"
+    ends_replays = True
 
     def __init__(self, backend: Backend, dtype: str) -> None:
         super().__init__(backend, dtype)
@@ -37,6 +38,7 @@ class NativeOps(Ops):
         self._numbers: dict[str, int] = _native.kernels
         self._recorded: list[Any] | None = None
         self.captures = _use_blas()  # the products must be ours to call
+        self.why_not = "" if self.captures else "SciPy, whose products a recorded step calls, is not installed"
 
     def _run(self, kernel: str | None, arrays: tuple[Array | None, ...], sizes: tuple[int, ...],
              scalars: tuple[float, ...] = ()) -> bool:
@@ -135,15 +137,15 @@ class NativeOps(Ops):
         return self._generic("activate_backward", activation, saved, da, out, dbias)
 
     def normalize(self, x: Array, gain: Array, bias: Array, axis: int, epsilon: float,
-                  out: Array | None = None) -> tuple[Array, Any]:
+                  out: Array | None = None, saved: tuple[Array, Array] | None = None) -> tuple[Array, Any]:
         y = self.empty(x.shape) if out is None else out
         if x.ndim == 2 and axis in (-1, -2) and y.shape == x.shape and gain.shape == bias.shape == x.shape[1:]:
-            x_hat, statistics = self.empty(x.shape), self.empty((3, x.shape[1 if axis == -2 else 0]))
+            x_hat, statistics = saved or (self.empty(x.shape), self.empty((3, x.shape[1 if axis == -2 else 0])))
             if self._run("normalize", (x, gain, bias, y, x_hat, statistics), (*x.shape, axis), (epsilon,)):
                 rstd, mean, variance = (np.expand_dims(s, axis + 2 if axis == -2 else 1) for s in statistics)
                 return y, (x_hat, rstd, mean, variance)
-        y, saved = self._generic("normalize", x, gain, bias, axis, epsilon, out)
-        return y, saved
+        y, kept = self._generic("normalize", x, gain, bias, axis, epsilon, out, saved)
+        return y, kept
 
     def normalize_backward(self, saved: Any, dy: Array, gain: Array, axis: int, dgain: Array, dbias: Array,
                            out: Array | None = None) -> Array:
@@ -171,32 +173,33 @@ class NativeOps(Ops):
             return y
         return self._generic("dropout", x, rate, key, step, out)
 
-    def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None,
-                          dz: Array | None = None) -> tuple[Array, Array]:
+    def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None, dz: Array | None = None,
+                          value: Array | None = None) -> tuple[Array, Array]:
         kernel = vars(type(loss)).get("kernel")  # of the very class: one that extends it may be another formula
         if kernel and z.ndim == 2 and z.size and target.shape in (z.shape, z.shape[:1]):
-            gradient, value = self.empty(z.shape) if dz is None else dz, self.empty(())
+            gradient = self.empty(z.shape) if dz is None else dz
+            value = self.empty(()) if value is None else value
             numbers = int(loss.labels and target.dtype == np.int64)
             sizes = (*z.shape, numbers)
             right = target.shape == (z.shape[:1] if numbers else z.shape) and gradient.shape == z.shape
             right = right and gradient is not z and (weight is None or weight.shape == z.shape[:1])
             if right and self._run(kernel, (z, target, weight, gradient, value), sizes, loss.constants()):
                 return value, gradient
-        value, gradient = self._generic("loss_and_gradient", loss, z, target, weight, dz)
+        value, gradient = self._generic("loss_and_gradient", loss, z, target, weight, dz, value)
         return value, gradient
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
-               decay_size: int) -> None:
+               decay_size: int, working: Array | None = None) -> None:
         kernel = vars(type(optimizer)).get("kernel")
         slots = (*state.values(), None, None)[:2]
         fits = params.ndim == 1 and hyper.size <= 4 and all(s.shape == params.shape for s in (grads, *state.values()))
-        if kernel and fits and tuple(state) == optimizer.slots:
+        if kernel and fits and working is None and tuple(state) == optimizer.slots:
             sizes = (params.size, params.size if optimizer.decay_all else decay_size, hyper.size)
             scalars = (optimizer.weight_decay, float(optimizer.decoupled), optimizer.clip_norm or 0.0,
                        *optimizer.constants())
             if self._run(kernel, (params, grads, *slots, hyper), sizes, scalars):
                 return
-        self._generic("update", optimizer, params, grads, state, hyper, decay_size)
+        self._generic("update", optimizer, params, grads, state, hyper, decay_size, working)
 
 
 @functools.cache

@@ -1,0 +1,46 @@
+// What an update multiplies every gradient by: min(1, CLIP / (norm + 1e-6)), the norm that of all gradients together.
+//
+// With SCALED the gradients are those of a loss that was multiplied by scale[0]; the factor divides by it. Where a
+// gradient is not finite the factor is 0, which leaves everything as it is, and the scale is halved; after GROWTH good
+// steps, which scale[1] counts, it is doubled (Micikevicius et al., arXiv:1710.03740).
+// g (size,); partial (2, gridDim.x); counter (1,), zero; scale (2,); factor (1,). Block 32 x warps, any grid.
+// Bytes moved per element: reads g (twice, the second time from a cache: the norm is formed relative to the largest).
+extern "C" __global__ void clip(const S *g, double *partial, unsigned *counter, T *scale, T *factor, long long size) {
+    __shared__ double part[32];
+    __shared__ unsigned last;
+    const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x, step = (long long)gridDim.x * blockDim.x;
+    double most = 0, sum = 0;
+    for (long long i = first; i < size; i += step) most = xpd_max(most, double(xpd_abs(T(g[i]))));
+    most = block_max(most, part);
+    if (most != 0)
+        for (long long i = first; i < size; i += step) {
+            const double part_of = double(T(g[i])) / most;
+            sum += part_of * part_of;
+        }
+    sum = block_sum(sum, part);
+    if (threadIdx.x == 0) partial[blockIdx.x] = most, partial[gridDim.x + blockIdx.x] = sum;
+    if (!is_last(counter, gridDim.x, &last) || threadIdx.x) return;
+    most = sum = 0;
+    for (unsigned b = 0; b < gridDim.x; ++b) most = xpd_max(most, partial[b]);
+    if (most != 0)
+        for (unsigned b = 0; b < gridDim.x; ++b) {
+            const double part_of = partial[b] / most;
+            sum += partial[gridDim.x + b] * part_of * part_of;
+        }
+    double norm = most * sqrt(sum), f = 1;
+#ifdef SCALED
+    norm /= double(scale[0]);
+#endif
+#ifdef CLIP
+    f = CLIP / (norm + 1e-6);
+    f = f < 1 || f != f ? f : 1;
+#endif
+#ifdef SCALED
+    const bool finite = norm - norm == 0;
+    f = finite ? f / double(scale[0]) : 0;
+    scale[1] = finite ? scale[1] + T(1) : T(0);
+    if (!finite) scale[0] *= T(0.5);
+    if (scale[1] >= T(GROWTH)) scale[0] *= T(2), scale[1] = T(0);
+#endif
+    *factor = T(f);
+}

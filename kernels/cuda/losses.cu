@@ -1,0 +1,84 @@
+// The loss-gradient path: the (weighted) mean over the batch of a loss and its gradient at the logits, in one pass.
+//
+// z, dz (rows, cols); target (rows, cols), or class numbers (rows,) with LABELS; weight (rows,) with WEIGHTED; value ();
+// partial (gridDim.x,); counter (1,), zero; scale (1,), what dz is multiplied by with SCALED. One warp a row: block
+// 32 x warps, any grid. LOSS names an elementwise loss of losses.h; without it, softmax cross-entropy with smoothing K.
+// Bytes moved per element: reads z and the target, writes dz (3 items).
+#ifdef LOSS
+template <typename S, typename T> __device__ T row_loss(const S *z, const T *t, S *dz, long long cols, T scale) {
+    T sum = 0;
+    for (long long j = threadIdx.x % 32; j < cols; j += 32) {
+        const T x = T(z[j]);
+        sum += LOSS<T>::value(x, t[j], T(K));
+        dz[j] = S(LOSS<T>::gradient(x, t[j], T(K)) * scale);
+    }
+    return warp_sum(sum);
+}
+#else
+// The target of column j, smoothed. A class number outside of 0 .. cols - 1 is nobody's, as in the specification.
+#ifdef LABELS
+#define TARGET(j) ((j == *t ? T(1) - T(K) : T(0)) + T(K) / T(cols))
+template <typename S, typename T, typename L>
+__device__ T row_loss(const S *z, const L *t, S *dz, long long cols, T scale) {
+#else
+#define TARGET(j) (t[j] * (T(1) - T(K)) + T(K) / T(cols))
+template <typename S, typename T> __device__ T row_loss(const S *z, const T *t, S *dz, long long cols, T scale) {
+#endif
+    const int lane = threadIdx.x % 32;
+    T most = T(z[0]), sum_e = 0, mass = 0, dot = 0;
+    for (long long j = lane; j < cols; j += 32) most = xpd_max(most, T(z[j]));
+    most = warp_max(most);
+    for (long long j = lane; j < cols; j += 32) {
+        const T shifted = T(z[j]) - most, target = TARGET(j);
+        sum_e += xpd_exp(shifted), mass += target, dot += target * shifted;
+    }
+    sum_e = warp_sum(sum_e), mass = warp_sum(mass), dot = warp_sum(dot);
+    for (long long j = lane; j < cols; j += 32)
+        dz[j] = S(loss_softmax<T>::gradient(xpd_exp(T(z[j]) - most), mass / sum_e, TARGET(j)) * scale);
+    return loss_softmax<T>::value(sum_e, mass, dot);
+}
+#endif
+
+#ifdef LABELS
+#define TYPE long long
+#define ROW 1
+#else
+#define TYPE T
+#define ROW cols
+#endif
+
+extern "C" __global__ void loss(const S *z, const TYPE *target, const T *weight, S *dz, T *value, double *partial,
+                                unsigned *counter, const T *scale, long long rows, long long cols) {
+    __shared__ double part[32];
+    __shared__ unsigned last;
+    const int warps = blockDim.x / 32;
+    double total = double(rows), sum = 0;
+#ifdef WEIGHTED
+    total = 0;
+    for (long long i = threadIdx.x; i < rows; i += blockDim.x) total += double(weight[i]);
+    total = block_sum(total, part);
+    if (!(total > 0)) total = 1;
+#endif
+    for (long long row = (long long)blockIdx.x * warps + threadIdx.x / 32; row < rows; row += gridDim.x * warps) {
+        double share = 1 / total;
+#ifdef WEIGHTED
+        share *= double(weight[row]);
+#endif
+#ifdef LOSS
+        share /= double(cols);
+#endif
+        T up = T(share);
+#ifdef SCALED
+        up *= *scale;
+#endif
+        const T mine = row_loss(z + row * cols, target + row * ROW, dz + row * cols, cols, up);
+        if (threadIdx.x % 32 == 0 && share != 0) sum += double(mine) * share;  // a row without weight may be infinite
+    }
+    sum = block_sum(sum, part);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+    if (!is_last(counter, gridDim.x, &last)) return;
+    sum = 0;
+    for (unsigned b = threadIdx.x; b < gridDim.x; b += blockDim.x) sum += partial[b];
+    sum = block_sum(sum, part);
+    if (threadIdx.x == 0) *value = T(sum);
+}
