@@ -47,7 +47,6 @@ COMMA := ,
 
 OUT ?= build/gpu
 gpu:  ## on a machine with a GPU and what its Python has: no install, no network; one JSON in OUT
-	PYTHONPATH=src $(PYTHON) -m pytest -q tests/gpu
 	PYTHONPATH=src $(PYTHON) tests/gpu/run.py --out $(OUT)
 
 golden: .venv/test.installed  ## the numbers that PyTorch gives, anew

@@ -58,7 +58,8 @@ def run(*command: object, cwd: Path, **environment: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "XPDENSE"))}
     done = subprocess.run([str(word) for word in command], cwd=cwd, env=kept | environment, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    assert done.returncode == 0, done.stdout[-5000:]
+    if done.returncode:
+        raise AssertionError(done.stdout[-5000:])
     return done.stdout
 
 

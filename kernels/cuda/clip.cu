@@ -1,11 +1,13 @@
-// What an update multiplies every gradient by: min(1, CLIP / (norm + 1e-6)), the norm that of all gradients together.
+// What an update multiplies every gradient by. With CLIPPED it is min(1, norm_allowed / (norm + 1e-6)), the norm that of
+// all gradients together.
 //
 // With SCALED the gradients are those of a loss that was multiplied by scale[0]; the factor divides by it. Where a
 // gradient is not finite the factor is 0, which leaves everything as it is, and the scale is halved; after GROWTH good
 // steps, which scale[1] counts, it is doubled (Micikevicius et al., arXiv:1710.03740).
 // g (size,); partial (2, gridDim.x); counter (1,), zero; scale (2,); factor (1,). Block 32 x warps, any grid.
 // Bytes moved per element: reads g (twice, the second time from a cache: the norm is formed relative to the largest).
-extern "C" __global__ void clip(const S *g, double *partial, unsigned *counter, T *scale, T *factor, long long size) {
+extern "C" __global__ void clip(const S *g, double *partial, unsigned *counter, T *scale, T *factor, long long size,
+                                double norm_allowed) {
     __shared__ double part[32];
     __shared__ unsigned last;
     const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x, step = (long long)gridDim.x * blockDim.x;
@@ -31,8 +33,8 @@ extern "C" __global__ void clip(const S *g, double *partial, unsigned *counter, 
 #ifdef SCALED
     norm /= double(scale[0]);
 #endif
-#ifdef CLIP
-    f = CLIP / (norm + 1e-6);
+#ifdef CLIPPED
+    f = norm_allowed / (norm + 1e-6);
     f = f < 1 || f != f ? f : 1;
 #endif
 #ifdef SCALED

@@ -69,7 +69,7 @@ extern "C" __attribute__((visibility("default"))) const char *run(const long lon
     return *cu::error ? cu::error : 0;
 }}
 """
-    run = ctypes.PyDLL(str(building.library(text, ("-O2", "-D__global__=")))).run
+    run = ctypes.PyDLL(str(building.library(text, ("-O0", "-D__global__=")))).run
     run.argtypes, run.restype = (ctypes.c_char_p,), ctypes.c_char_p
 
     def checked(packed: bytes) -> None:

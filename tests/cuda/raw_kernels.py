@@ -47,7 +47,7 @@ class RawModule:
             if "address" in sanitize:
                 flags.append("-fsanitize-sections=cu_shared")  # or ASan leaves __shared__ arrays without red zones
         else:
-            flags += ["-O2", "-fPIC", "-shared", "-Wl,-Bsymbolic"]
+            flags += ["-O0", "-fPIC", "-shared", "-Wl,-Bsymbolic"]
         key = [code, building.header_text(), Path(__file__).read_text(), building.compiler(), *name_expressions, *flags]
         self.path = building.kept(key, ".program" if sanitize else ".so",
                                   lambda new: compile_module(code, list(name_expressions), tuple(flags), new))

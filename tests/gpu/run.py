@@ -43,7 +43,10 @@ def environment() -> dict[str, str]:
 def card() -> dict[str, object]:
     import cupy
 
-    device = cupy.cuda.runtime.getDeviceProperties(0)
+    try:
+        device = cupy.cuda.runtime.getDeviceProperties(0)
+    except RuntimeError as error:
+        raise SystemExit(f"this is for a machine with a CUDA device: {error}") from None
     return {"name": device["name"].decode(), "memory": device["totalGlobalMem"],
             "compute_capability": f"{device['major']}.{device['minor']}",
             "driver": cupy.cuda.runtime.driverGetVersion(), "runtime": cupy.cuda.runtime.runtimeGetVersion()}

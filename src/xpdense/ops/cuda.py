@@ -98,12 +98,16 @@ class CudaOps(Ops):
         `step` moves what it needs out of the first row of each of `tables`, and its results into it, by `move` alone.
         In the graph these moves go by a row number on the device, which the graph's last kernel increases.
         """
-        self._spoiled = False
-        step()  # compiles the kernels, and makes all memory that the step works in
+        row, stream = self.backend.zeros((1,), "int64"), self._cp.cuda.Stream(non_blocking=True)
+        self._tables, self._row, self._spoiled = tables, row, False
+        try:
+            step()  # of row 0: compiles the kernels, and makes all memory that the step works in
+            self._run(_increase(self._cp), row)
+        finally:
+            self._tables = ()
         if self._spoiled:
             return None
-        row, stream = self.backend.zeros((1,), "int64"), self._cp.cuda.Stream(non_blocking=True)
-        self._tables, self._row, self._held = tables, row, []
+        self._tables, self._held = tables, []
         try:
             with stream:
                 stream.begin_capture()
@@ -318,11 +322,11 @@ class CudaOps(Ops):
                             for s in (params, *state.values()))
         if kernel and fits and grads.shape == params.shape:
             factor = self._factor(optimizer.clip_norm, grads)
-            made = _update(self._cp, kernel.removeprefix("update "), len(state), hyper.size, optimizer.weight_decay,
-                           optimizer.decoupled, optimizer.constants(), factor is not None,
-                           self.loss_scale is not None, working is not None)
+            made = _update(self._cp, kernel.removeprefix("update "), len(state), hyper.size, optimizer.decoupled,
+                           factor is not None, self.loss_scale is not None, working is not None)
             self._run(made, grads, hyper, *(() if factor is None else (factor,)),
-                      params.size if optimizer.decay_all else decay_size, params, *state.values(),
+                      params.size if optimizer.decay_all else decay_size, optimizer.weight_decay,
+                      *(*optimizer.constants(), 0.0, 0.0, 0.0, 0.0)[:4], params, *state.values(),
                       *(() if working is None else (working,)))
             return
         if self.loss_scale is not None:
@@ -335,12 +339,13 @@ class CudaOps(Ops):
         """What every gradient is multiplied by, (1,) on the device; None where it is 1."""
         if (clip_norm is None and self.loss_scale is None) or not grads.size:
             return None
-        defines = [("CLIP", clip_norm)] * (clip_norm is not None)
+        defines = [("CLIPPED", 1)] * (clip_norm is not None)
         defines += [("SCALED", 1), ("GROWTH", _GROWTH)] * (self.loss_scale is not None)
         blocks, factor = min(-(-grads.size // 2048), 256), self._memory("factor", (1,), self.wide)
         self._launch(_raw(self._cp, "clip.cu", "clip", self.dtype, self.wide, tuple(defines)), (blocks,), (256,), grads,
                      self._memory("clip", (2, blocks), "float64"), self._memory("clip's counter", (1,), "uint32"),
-                     factor if self.loss_scale is None else self.loss_scale, factor, np.int64(grads.size))
+                     factor if self.loss_scale is None else self.loss_scale, factor, np.int64(grads.size),
+                     np.float64(clip_norm or 0.0))
         return factor
 
 
@@ -508,15 +513,14 @@ def _dropout(cupy: Any) -> Any:
 
 
 @functools.cache
-def _update(cupy: Any, rule: str, slots: int, scalars: int, decay: float, decoupled: bool,
-            constants: tuple[float, ...], factor: bool, scaled: bool, working: bool) -> Any:
+def _update(cupy: Any, rule: str, slots: int, scalars: int, decoupled: bool, factor: bool, scaled: bool,
+            working: bool) -> Any:
     held = "".join(f", T s{i}" for i in range(slots))
     now = [f"hyper[{i}]" for i in range(scalars)] + ["T(0)"] * (4 - scalars)
-    fixed = [f"T({c!r})" for c in constants] + ["T(0)"] * (4 - len(constants))
     old = [f"s{i}" for i in range(slots)] + ["T(0)"] * (2 - slots)
     operation = f"""
-        const T h[4] = {{{', '.join(now)}}}, c[4] = {{{', '.join(fixed)}}};
-        const T decay = i < decay_size ? T({decay!r}) : T(0), f = {'factor[0]' if factor else 'T(1)'};
+        const T h[4] = {{{', '.join(now)}}}, c[4] = {{T(c0), T(c1), T(c2), T(c3)}};
+        const T decay = i < decay_size ? T(weight_decay) : T(0), f = {'factor[0]' if factor else 'T(1)'};
         T x = p, a = {old[0]}, b = {old[1]}, grad = T(g) * f;
         {'x *= T(1) - h[0] * decay' if decoupled else 'grad += decay * x'};
         rule_{rule}<T>::step(x, grad, a, b, h, c);
@@ -526,5 +530,6 @@ def _update(cupy: Any, rule: str, slots: int, scalars: int, decay: float, decoup
             {'w = S(x);' if working else ''}
         }}"""
     return _elementwise(
-        cupy, f"update_{rule}", "S g, raw T hyper, " + ("raw T factor, " if factor else "") + "int64 decay_size",
+        cupy, f"update_{rule}", "S g, raw T hyper, " + ("raw T factor, " if factor else "") + "int64 decay_size, "
+        "float64 weight_decay, float64 c0, float64 c1, float64 c2, float64 c3",
         f"T p{held}" + (", S w" if working else ""), operation, "optimizers.h")
