@@ -41,7 +41,7 @@ define sanitized
 endef
 sanitize: .venv/test.installed  ## the compiled kernels, every memory access checked
 	$(call sanitized,memory,-fsanitize=address$(COMMA)undefined -fno-sanitize-recover=undefined,libasan libubsan,\
-		tests/test_native.py tests/test_capture.py tests/test_same_run.py)
+		tests/test_kernels.py tests/test_native.py tests/test_capture.py tests/test_same_run.py -k 'not cuda')
 	$(call sanitized,threads,-fsanitize=thread,libtsan,tests/test_native.py -k thread)
 COMMA := ,
 

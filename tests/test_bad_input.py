@@ -559,8 +559,8 @@ BACKENDS = [
     Case("torch-device-meta", build(lambda: [xd.Dense(1)], backend="torch:meta"), BackendError,
          "cannot use device 'meta'", "torch"),
     Case("torch-to", lambda s: s.regressor.to("torch:cuda:99"), BackendError, "cannot use device", "torch"),
-    Case("cupy-device", build(lambda: [xd.Dense(1)], backend="cupy:99"), BackendError, "cu"),
-    Case("cupy-load", load("good", backend="cupy:99"), BackendError, "cu"),
+    Case("cupy-device", build(lambda: [xd.Dense(1)], backend="cupy:99"), BackendError, "CU"),
+    Case("cupy-load", load("good", backend="cupy:99"), BackendError, "CU"),
 ]
 
 FILES = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -118,12 +117,15 @@ class Arena:
         """Copies of all tensors, trained or not, by name."""
         return {name: np.array(self.backend.to_host(self.values(name))) for name in self.declared}
 
-    def snapshot(self) -> tuple[Any, Any]:
-        """A copy of parameters and state, for `restore`."""
+    def snapshot(self, into: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+        """A copy of parameters and state, for `restore`; in the memory of an earlier one, where that is given."""
         xp = self.backend.xp
-        return xp.asarray(self.params, copy=True), xp.asarray(self.state, copy=True)
+        if into is None:
+            return xp.asarray(self.params, copy=True), xp.asarray(self.state, copy=True)
+        into[0][...], into[1][...] = self.params, self.state
+        return into
 
-    def restore(self, saved: tuple[Any, Any]) -> None:
+    def restore(self, saved: tuple[Array, Array]) -> None:
         """Put a snapshot's values back, in place."""
         self.params[...], self.state[...] = saved
         self.refresh()

@@ -115,9 +115,13 @@ class OptimizerState:
         ops.update(self.optimizer, arena.params, arena.grads, self.buffers, self.hyper, arena.decay_size,
                    None if arena.working is arena.params else arena.working)
 
-    def snapshot(self) -> dict[str, Array]:
-        """A copy of the buffers, for `restore`."""
-        return {slot: self.arena.backend.xp.asarray(buffer, copy=True) for slot, buffer in self.buffers.items()}
+    def snapshot(self, into: dict[str, Array] | None = None) -> dict[str, Array]:
+        """A copy of the buffers, for `restore`; in the memory of an earlier one, where that is given."""
+        if into is None:
+            return {slot: self.arena.backend.xp.asarray(buffer, copy=True) for slot, buffer in self.buffers.items()}
+        for slot, buffer in self.buffers.items():
+            into[slot][...] = buffer
+        return into
 
     def restore(self, saved: dict[str, Array]) -> None:
         """Put a snapshot's values back, in place."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,16 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
     return run.history
 
 
+@dataclass
+class _Copy:
+    """Weights and optimizer state before a step, and the gradients where an explanation needs them."""
+
+    step: int
+    arena: tuple[Array, Array]
+    state: dict[str, Array]
+    grads: Array | None
+
+
 class _Loop:
     """The steps of an epoch, with a look at the losses: at each where that is free, else after a burst of steps.
 
@@ -115,6 +126,7 @@ class _Loop:
         self.state = optimizer.begin(network.arena)
         self.weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
         self.memory: dict[int, Memory] = {}  # of batches, by their size
+        self.copies: list[_Copy] = []
         self.good = self.start = self._copy(0)
         self.last_rate = 0.0
         self.steps = self.replayed = 0
@@ -192,7 +204,7 @@ class _Loop:
         """Fail where the loss of a step is not finite; where it is, the weights that it was computed with are good."""
         if not math.isfinite(loss):
             self.fail(loss, batch, step)
-        if step >= self.start[0]:
+        if step >= self.start.step:
             self.good = self.start
 
     def _check_weights(self, step: int, rows: Array) -> None:
@@ -203,27 +215,39 @@ class _Loop:
 
     def _due(self, step: int) -> bool:
         """Whether a burst that begins at a step needs a copy: every one on a device; else when the last is old."""
-        age = step - self.start[0]
+        age = step - self.start.step
         return age >= _BURST or (age > 0 and not self.network.backend.on_host)
 
-    def _copy(self, step: int) -> tuple[int, Any, Any, Array | None]:
-        grads = None
-        if not self.network.backend.on_host:  # what an explanation shows after a burst has been made again
-            grads = self.network.backend.xp.asarray(self.network.arena.grads, copy=True)
-        return step, self.network.arena.snapshot(), self.state.snapshot(), grads
+    def _copy(self, step: int) -> _Copy:
+        """A copy of weights and optimizer state before a step, in memory that holds one which nobody needs any more."""
+        network = self.network
+        free = next((c for c in self.copies if c is not self.good), None) if len(self.copies) > 1 else None
+        if free is None:
+            grads = None
+            if not network.backend.on_host:  # what an explanation shows after a burst has been made again
+                grads = network.backend.xp.zeros_like(network.arena.grads)
+            free = _Copy(step, network.arena.snapshot(), self.state.snapshot(), grads)
+            self.copies.append(free)
+        else:
+            free.step = step
+            network.arena.snapshot(free.arena)
+            self.state.snapshot(free.state)
+        if free.grads is not None:
+            free.grads[...] = network.arena.grads
+        return free
 
-    def _restore(self, copy: tuple[int, Any, Any, Array | None]) -> None:
-        self.network.arena.restore(copy[1])
-        self.state.restore(copy[2])
-        if copy[3] is not None:
-            self.network.arena.grads[...] = copy[3]
+    def _restore(self, copy: _Copy) -> None:
+        self.network.arena.restore(copy.arena)
+        self.state.restore(copy.state)
+        if copy.grads is not None:
+            self.network.arena.grads[...] = copy.grads
 
     def fail(self, value: float, batch: Rows, step: int) -> None:
         """Explain the batch whose loss was not finite, put good weights back, and raise."""
         layers, layer = explain(self.network, batch.x)
         self._restore(self.good)
         raise NonFiniteLossError(
-            step, self.run.epoch, value, layer, self.good[0],
+            step, self.run.epoch, value, layer, self.good.step,
             largest_weight=_largest(row.weights for row in layers),
             largest_gradient=_largest(row.gradients for row in layers),
             largest_input=layers[0].inputs, layers=layers,

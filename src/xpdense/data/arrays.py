@@ -52,8 +52,11 @@ def finite(values: Array, backend: Backend, what: str, dtype: str | None) -> Arr
     else:
         with np.errstate(over="ignore", under="ignore"):
             cast = xp.astype(values, backend.dtype(dtype), copy=False)
-    if not xp.isdtype(cast.dtype, "real floating") or bool(xp.all(xp.isfinite(cast))):
+    if not xp.isdtype(cast.dtype, "real floating"):
         return cast
+    with np.errstate(over="ignore", invalid="ignore"):
+        if math.isfinite(float(xp.sum(cast))) or bool(xp.all(xp.isfinite(cast))):  # a finite sum has finite terms
+            return cast
     bad = np.argwhere(~np.isfinite(backend.to_host(cast)))[0]
     value = float(backend.to_host(values)[tuple(bad)])
     where = f"row {bad[0]}" + (f", column {bad[1]}" if len(bad) > 1 else "")
