@@ -143,12 +143,15 @@ class _Loop:
     def epoch(self) -> tuple[float, float]:
         """Make the steps of epoch `run.epoch`; its mean loss and its last learning rate."""
         backend, run, steps = self.network.backend, self.run, len(self.batches)
-        order, first = self.batches.epoch(run.epoch), run.epoch * steps
-        mass = np.array([len(rows) if self.weight is None else self.weight[rows].sum() for rows in order])
-        flat, size = np.concatenate(order), self.batches.batch_size
-        if not self.rows.on_host:
-            flat = backend.from_host(flat)  # one copy to the device
-        drawn = [flat[i * size : i * size + len(rows)] for i, rows in enumerate(order)]
+        order, first = self.batches.order(run.epoch), run.epoch * steps
+        count, size = len(order), self.batches.batch_size
+        mass = np.add.reduceat(np.ones(count) if self.weight is None else self.weight[order], range(0, count, size))
+        flat = order if self.rows.on_host else backend.from_host(order)  # one copy to the device
+
+        def drawn(i: int) -> Array:
+            """The rows of the epoch's step i."""
+            return flat[i * size : min((i + 1) * size, count)]
+
         losses = backend.zeros((steps,), self.network.dtype)
         if self.replay and not self.settled:
             self.replay.program = None  # to be recorded anew, with the weight decay or the rate that there is now
@@ -158,20 +161,21 @@ class _Loop:
                 self.start = self._copy(first + begin)
             made = self.replay.run(first, burst, flat, losses) if self.replay else 0
             self.steps += len(burst)
-            for i in burst:
+            for i in burst if self.stepping else burst[made:]:
                 if i >= begin + made:
-                    losses[i] = self._step(first + i, drawn[i], look=backend.on_host)
+                    losses[i] = self._step(first + i, drawn(i), look=backend.on_host)
                 run.step = first + i
                 for callback in self.stepping:
                     callback.on_step_end(run)
+            run.step = first + burst[-1]
             seen = backend.to_host(losses[begin : burst.stop])
             if not np.isfinite(seen).all():
                 self._restore(self.start)
                 for i in burst:
-                    self._step(first + i, drawn[i], look=True)
+                    self._step(first + i, drawn(i), look=True)
                 i = begin + int(np.argmin(np.isfinite(seen)))  # a callback had a hand in it: it does not come again
-                self.fail(float(seen[i - begin]), self.take(drawn[i]), first + i)
-            self._check_weights(first + burst.stop, drawn[burst[-1]])
+                self.fail(float(seen[i - begin]), self.take(drawn(i)), first + i)
+            self._check_weights(first + burst.stop, drawn(burst[-1]))
             self.good = self.start
         mean = np.average(np.asarray(backend.to_host(losses), np.float64), weights=mass)
         return float(mean), self.last_rate
@@ -187,9 +191,11 @@ class _Loop:
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
         schedule = self.optimizer.learning_rate
-        self.last_rate = real(f"the learning rate that {type(schedule).__name__} gives for step {step}",
-                              schedule(step, self.run.epochs * self.run.steps_per_epoch), 0.0)
-        return self.last_rate
+        rate = schedule(step, self.run.epochs * self.run.steps_per_epoch)
+        if type(rate) is not float or not 0.0 <= rate < math.inf:
+            rate = real(f"the learning rate that {type(schedule).__name__} gives for step {step}", rate, 0.0)
+        self.last_rate = rate
+        return rate
 
     def _step(self, step: int, rows: Array, look: bool) -> Array:
         batch = self.take(rows)

@@ -226,8 +226,9 @@ def split(rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray
 class Batches:
     """Row numbers in batches: the same order for the same seed and epoch, the last smaller batch included.
 
-    >>> [len(rows) for rows in Batches(10, 4, seed=0).epoch(0)]
-    [4, 4, 2]
+    >>> batches = Batches(10, 4, seed=0)
+    >>> len(batches), sorted(batches.order(0).tolist())
+    (3, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
     """
 
     def __init__(self, rows: int, batch_size: int, seed: int, shuffle: bool = True) -> None:
@@ -237,9 +238,8 @@ class Batches:
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
 
-    def epoch(self, number: int) -> list[np.ndarray]:
-        """The batches of an epoch, each int64 (batch,)."""
-        order = np.arange(self.rows)
-        if self.shuffle:
-            order = np.random.default_rng([self.seed, 1, number]).permutation(self.rows)
-        return [order[i : i + self.batch_size] for i in range(0, self.rows, self.batch_size)]
+    def order(self, epoch: int) -> np.ndarray:
+        """The rows of an epoch, int64 (rows,): its batches one after the other."""
+        if not self.shuffle:
+            return np.arange(self.rows)
+        return np.random.default_rng([self.seed, 1, epoch]).permutation(self.rows)
