@@ -56,8 +56,8 @@ class Case:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch: about as much work for every network, 8 at least and 512 at most."""
-        return min(512, max(8, int(2e10 / self.step_work)))
+        """Steps of an epoch: about as much work for every network, 8 at least and 2,048 at most."""
+        return min(2048, max(8, int(8e10 / self.step_work)))
 
     @property
     def is_long(self) -> bool:
