@@ -259,8 +259,10 @@ def test_a_step_that_overflows_float16_is_left_out_and_the_scale_halved(cuda_bac
 
 def test_fewer_bits_need_cuda_and_float32():
     x, y = data()
-    with pytest.raises(xd.BackendError, match="needs CUDA, and the network is on numpy"):
+    with pytest.raises(xd.BackendError, match="needs CUDA's kernels, and the network is on numpy"):
         xd.DenseNetwork(PLAIN, inputs=6, precision="float16").fit(x, y, loss="squared_error")
+    with pytest.raises(xd.BackendError, match="needs CUDA's kernels, and the network is on numpy"):
+        xd.DenseNetwork(PLAIN, inputs=6, precision="tf32", backend="numpy")
     with pytest.raises(xd.ParameterError, match="goes with dtype 'float32'"):
         xd.DenseNetwork(PLAIN, inputs=6, precision="tf32", dtype="float64")
     with pytest.raises(xd.UnknownNameError, match="Known: bfloat16, float16, full, tf32"):

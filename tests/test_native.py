@@ -70,6 +70,24 @@ def test_a_training_is_the_same_with_and_without_the_kernels(instruction_set):
     np.testing.assert_allclose(*losses, rtol=1e-10)
 
 
+def test_an_argument_chooses(monkeypatch):
+    for wanted, cls in (("native", NativeOps), ("generic", Ops)):
+        for environment in ("native", "generic"):
+            monkeypatch.setenv("XPDENSE_OPS", environment)
+            net = xd.DenseNetwork([xd.Dense(3)], inputs=2, ops=wanted)
+            assert type(net.ops) is cls, "the argument goes before the environment"
+    with pytest.raises(xd.BackendError, match="serve CuPy arrays, and the network is on numpy"):
+        xd.DenseNetwork([xd.Dense(3)], inputs=2, ops="cuda")
+    with pytest.raises(xd.UnknownNameError, match="Known: auto, cuda, generic, native"):
+        xd.DenseNetwork([xd.Dense(3)], inputs=2, ops="fast")
+    monkeypatch.setattr(native, "available", False)
+    assert type(xd.DenseNetwork([xd.Dense(3)], inputs=2, ops="generic").ops) is Ops
+    with pytest.raises(xd.BackendError, match="install g"):
+        xd.DenseNetwork([xd.Dense(3)], inputs=2, ops="native")
+    monkeypatch.delenv("XPDENSE_OPS")
+    assert type(xd.DenseNetwork([xd.Dense(3)], inputs=2).ops) is Ops
+
+
 def test_the_environment_chooses():
     code = "import xpdense as xd; print(xd.backends()[0].ops)"
     for wanted in ("native", "generic"):

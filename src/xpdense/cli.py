@@ -194,6 +194,7 @@ def train(
     epochs = epochs or min(50, max(10, -(-5000 // -(-count // batch_size))))
     metric = "accuracy" if goal.classes else "r2"
 
+    network.check_precision()
     with _run_folder(out, table.name) as folder:
         _describe(table, features.shape[1], encoder, goal, rows, network, chosen, rule, batch_size)
         stopping = _early_stopping(patience) if len(rows.validation) else None

@@ -15,7 +15,6 @@ from .callbacks import Callback, as_callbacks
 from .comm import Solo
 from .data.arrays import Batches, features, labelled, moved, prepared, shaped
 from .errors import (
-    BackendError,
     ModelFileError,
     NotFittedError,
     ParameterError,
@@ -28,7 +27,6 @@ from .layers import Layer, from_config, to_config
 from .losses import Loss, as_loss
 from .metrics import Metric, as_metrics
 from .network import Network
-from .ops import CudaOps
 from .optimizers import Optimizer, as_optimizer
 
 _STEPS = 5000  # optimizer steps of a training whose number of epochs is not said
@@ -140,9 +138,7 @@ class DenseNetwork(Network):
             epochs = positive_int("epochs", epochs)
         Batches(1, batch_size, self.seed, shuffle)  # says what is wrong with them before the data are touched
         self._follow(x)
-        if self.precision != "full" and not isinstance(self.ops, CudaOps):
-            raise BackendError(f"precision {self.precision!r} needs CUDA, and the network is on {self.backend.name}, "
-                               f"served by {self.ops.name} ops: leave it out, or use backend='cupy'")
+        self.check_precision()
         with self.backend.active():
             rows = prepared(x, y, sample_weight, self, chosen)
             held_out = None

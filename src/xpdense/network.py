@@ -11,7 +11,7 @@ from .arena import Arena, Parameter
 from .backend import DTYPES, Array, Backend, resolve
 from .errors import BackendError, ParameterError, ShapeError, lookup, positive_int
 from .layers import LAYERS, Dropout, Layer, Tape, backward, forward, stack
-from .ops import check_choice, ops_for
+from .ops import CudaOps, check_choice, ops_class, ops_for
 
 
 class Network:
@@ -39,6 +39,8 @@ class Network:
             raise ParameterError(f"precision {precision!r} goes with dtype 'float32', got {dtype!r}")
         self.follows_input = backend == "auto"
         self.backend = resolve("numpy" if self.follows_input else backend)
+        if not self.follows_input:
+            self.check_precision()
         width, declared = self.inputs, dict[str, Parameter]()
         for name, layer in self.named_layers():
             for key, parameter in layer.parameters(self._width_before(name)).items():
@@ -84,6 +86,12 @@ class Network:
             layer.grads = _own(name, self.grads)
             if isinstance(layer, Dropout):
                 layer._key = (self.seed & 0xFFFFFFFF, position)
+
+    def check_precision(self) -> None:
+        """Raise BackendError where fewer bits are wanted and the network is not on CUDA."""
+        if self.precision != "full" and ops_class(self.backend, self.ops_wanted) is not CudaOps:
+            raise BackendError(f"precision {self.precision!r} needs CUDA's kernels, and the network is on "
+                               f"{self.backend.name}: leave it out, or use backend='cupy'")
 
     def to(self, backend: str | Backend) -> None:
         """Move the parameters to another backend, in place; gradients and workspaces are made anew there."""

@@ -12,7 +12,7 @@ from .cuda import CudaOps
 from .generic import Memory, Ops
 from .native import NativeOps
 
-__all__ = ["CudaOps", "Memory", "NativeOps", "Ops", "backends", "check_choice", "ops_for"]
+__all__ = ["CudaOps", "Memory", "NativeOps", "Ops", "backends", "check_choice", "ops_class", "ops_for"]
 
 
 WANTED = {"auto": None, "native": None, "cuda": None, "generic": None}
@@ -43,7 +43,7 @@ def ops_class(backend: Backend, wanted: str = "auto") -> type[Ops]:
         serves = "NumPy" if wanted == "native" else "CuPy"
         raise BackendError(f"ops={wanted!r} serve {serves} arrays, and the network is on {backend.name}")
     if kind == "native" and wanted == "native" and not native.available:
-        raise BackendError(f"native ops were asked for: {_note(backend)}")
+        raise BackendError(f"native ops were asked for: {_cure()}")
     if wanted == "generic" or (kind == "native" and not native.available):
         return Ops
     return {"native": NativeOps, "cuda": CudaOps, "generic": Ops}[kind]
@@ -91,6 +91,10 @@ def _note(backend: Backend) -> str:
     """Where NumPy serves without the kernels and nobody asked for that: why, and the command that compiles them."""
     if backend.kind != "numpy" or native.available or os.environ.get("XPDENSE_OPS") == "generic":
         return ""
+    return _cure()
+
+
+def _cure() -> str:
     checkout = Path(__file__).resolve().parents[3]
     again = (f"-e '{checkout}'" if (checkout / "setup.py").exists()
              else "--force-reinstall --no-deps --no-cache-dir xpdense")
