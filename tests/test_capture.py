@@ -167,3 +167,15 @@ def test_a_program_stays_within_its_tables_and_takes_only_calls():
     for calls in ([1], [(10**6, 0, (), (), ())], [(0, 0, (table[:, 0],), (), ())]):
         with pytest.raises((TypeError, ValueError)):
             library.Program(calls, (table,))
+
+
+def test_arrays_whose_rows_lie_apart_are_replayed_alike(replays):
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((75, 6)), rng.standard_normal((75, 3))
+    runs = []
+    for given in ((x, y), (np.asfortranarray(x), np.repeat(y, 2, axis=1)[:, ::2])):
+        net = xd.DenseNetwork(PLAIN, inputs=6, dtype="float64")
+        history = net.fit(*given, loss="squared_error", epochs=3, batch_size=8)
+        assert (history.steps, history.replayed) == (30, 26)
+        runs.append(bits(net))
+    assert runs[0] == runs[1]

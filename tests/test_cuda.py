@@ -227,6 +227,97 @@ def test_fewer_bits_train_nearly_alike(precision, cuda_backend):
     assert narrow.evaluate(x, y)["loss"] == pytest.approx(float(np.mean((prediction - y) ** 2)), rel=0.02)
 
 
+def test_tf32_is_asked_of_cublas_and_only_where_it_is_wanted(cuda_backend, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cublas.Products, "_handle", lambda self: asked.append(self._compute))
+    monkeypatch.setattr(cublas, "_check", lambda *_: None)
+    for precision in ("full", "tf32", "bfloat16"):
+        net = xd.DenseNetwork(PLAIN, inputs=6, backend="cupy", precision=precision)
+        with cuda_backend.active(), contextlib.suppress(Exception):  # a real cuBLAS refuses a missing handle
+            net.ops.matmul(net.ops.empty((2, 3)), net.ops.empty((3, 4)))
+    assert asked == [68, 77, 68], "CUBLAS_COMPUTE_32F, CUBLAS_COMPUTE_32F_FAST_TF32"
+
+
+def test_what_a_callback_writes_to_the_weights_is_what_the_next_step_reads(cuda_backend):
+    class Zero(xd.Callback):
+        def __init__(self, when):
+            self.when = when
+
+        def on_epoch_end(self, run):
+            if self.when == "epoch":
+                run.network.params["0.weight"][...] = 0.0
+
+    class EveryStep(Zero):
+        def on_step_end(self, run):
+            run.network.params["0.weight"][...] = 0.0
+
+    x, y = data()
+    for callback in (Zero("epoch"), EveryStep("step")):
+        losses = []
+        for precision in ("full", "bfloat16"):
+            net = xd.DenseNetwork([xd.Dense(3)], inputs=6, backend="cupy", precision=precision)
+            history = net.fit(x, y, loss="squared_error", optimizer=xd.SGD(1e-9), epochs=2, batch_size=25,
+                              callbacks=[callback])
+            losses.append(history["loss"][1])
+        assert losses[1] == pytest.approx(float(np.mean(y**2)), rel=0.01)
+        assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def test_early_stopping_restores_the_weights_that_products_read(cuda_backend):
+    class Spoil(xd.Callback):
+        def on_epoch_end(self, run):
+            if run.epoch == 2:
+                run.network.params["0.weight"][...] += 100.0
+
+    x, y = data(rows=100)
+    net = xd.DenseNetwork([xd.Dense(3)], inputs=6, backend="cupy", precision="bfloat16")
+    net.fit(x, y, loss="squared_error", epochs=6, batch_size=25, validation=0.2,
+            callbacks=[xd.EarlyStopping(patience=2), Spoil()])
+    with cuda_backend.active():
+        working, params = (cuda_backend.to_host(a).astype(np.float32) for a in (net.arena.working, net.arena.params))
+    np.testing.assert_allclose(working, params, rtol=2.0**-8)
+    assert np.abs(params).max() < 50
+
+
+def test_a_second_training_in_float16_is_as_the_first(cuda_backend):
+    x, y = data()
+    net = xd.DenseNetwork(PLAIN, inputs=6, backend="cupy", precision="float16")
+    start, runs = net.arena.to_host(), []
+    for _ in range(2):
+        for name, value in start.items():
+            net.arena.write(name, value)
+        net.fit(x * 30, y * 30, loss="squared_error", epochs=2, batch_size=25)
+        runs.append(bits(net))
+    assert runs[0] == runs[1], "the loss scale begins anew"
+
+
+def test_a_graph_keeps_the_memory_that_it_works_on(cuda_backend):
+    x, y = data()
+    net = xd.DenseNetwork(PLAIN, inputs=6, backend="cupy")
+    with cuda_backend.active():
+        for rows in (1, 2, 4):  # with these three shapes and the full batch's, the smaller batch makes it forget all
+            net.forward(cuda_backend.from_host(np.zeros((rows, 6), np.float32)), train=True)
+    history = net.fit(x, y, loss="squared_error", epochs=4, batch_size=8)
+    other = xd.DenseNetwork(PLAIN, inputs=6, backend="cupy")
+    other.fit(x, y, loss="squared_error", epochs=4, batch_size=8, callbacks=[Looking()])
+    assert history.replayed
+    assert bits(net) == bits(other)
+
+
+def test_arrays_whose_rows_lie_apart_train_and_replay_alike(cuda_backend):
+    x, y = data()
+    runs = []
+    for spread in (False, True):
+        net = xd.DenseNetwork(PLAIN, inputs=6, backend="cupy")
+        with cuda_backend.active():
+            given = [cuda_backend.from_host(np.ascontiguousarray(a.astype(np.float32).T)).T if spread else
+                     cuda_backend.from_host(a.astype(np.float32)) for a in (x, y)]
+        history = net.fit(*given, loss="squared_error", epochs=2, batch_size=8)
+        assert history.replayed
+        runs.append(bits(net))
+    assert runs[0] == runs[1]
+
+
 def test_weights_that_a_user_writes_are_those_that_predict(cuda_backend):
     net = xd.DenseNetwork([xd.Dense(1)], inputs=2, backend="cupy", precision="bfloat16")
     net.params["0.weight"][...] = 0.5
@@ -239,7 +330,7 @@ def test_a_step_that_overflows_float16_is_left_out_and_the_scale_halved(cuda_bac
     ops, rule = net.ops, xd.Momentum(0.5)
     with cuda_backend.active():
         state = rule.begin(net.arena)
-        ops.assign(ops.loss_scale, (2.0**15, 0.0))
+        ops.assign(ops.loss_scale, (2.0**15, 2.0))
         net.params["0.weight"][...] = 1.0
         net.arena.refresh()
         before = bits(net)
@@ -297,13 +388,25 @@ def test_data_that_would_fill_the_device_stay_on_the_host_and_train_to_the_same_
 
 
 def test_copies_run_beside_the_steps_and_wait_for_each_other_where_they_must(cuda_backend, monkeypatch):
-    """On a device whose other streams do nothing until somebody waits for them."""
+    """On a device whose streams do nothing until somebody waits for them."""
     if not hasattr(cuda._cupy(), "log"):
         pytest.skip("a real device decides by itself when it works")
     from emulator import stand_in_for
 
-    x, y = data(rows=200)
+    source, rows = np.arange(40.0).reshape(20, 2), [np.array([i, 19 - i]) for i in range(6)]
+    for copies_first in (True, False):
+        cupy = stand_in_for(monkeypatch, deferred=True)
+        twice, compute = cupy.ElementwiseKernel("T x", "T y", "y = 2 * x", "twice"), cupy.cuda.Stream(non_blocking=True)
+        with compute:
+            feed, results = cuda._Feed(cupy, (2, 2), source.dtype), [cupy.empty((2, 2)) for _ in rows]
+            for some, result in zip(rows, results, strict=True):
+                twice(feed.next(source, some), result)
+            for stream in (feed._stream, compute) if copies_first else (compute, feed._stream):
+                stream.synchronize()
+        for some, result in zip(rows, results, strict=True):
+            np.testing.assert_array_equal(result.get(), 2 * source[some])
     monkeypatch.setattr(Backend, "crowded", lambda self, size: True)
+    x, y = data(rows=200)
     runs = []
     for deferred in (False, True):
         cupy = stand_in_for(monkeypatch, deferred)
@@ -315,8 +418,10 @@ def test_copies_run_beside_the_steps_and_wait_for_each_other_where_they_must(cud
 
 
 def test_the_data_go_to_the_device_by_its_free_memory(cuda_backend, monkeypatch):
-    free = 1 << 20
-    monkeypatch.setattr(cuda._cupy().cuda.runtime, "memGetInfo", lambda: (free, free))
+    free = 1 << 24
+    cupy = cuda._cupy()
+    monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (free, free))
+    cupy.get_default_memory_pool().free_all_blocks()
     assert not cuda_backend.crowded(free // 2 - 1000)
     assert cuda_backend.crowded(free)
     assert not resolve("numpy").crowded(1 << 60)
@@ -477,5 +582,10 @@ def test_cuda_ops_are_what_cupy_arrays_get(cuda_backend):
     assert type(xd.DenseNetwork(PLAIN, inputs=6, backend="cupy", ops="generic").ops) is Ops
     with pytest.raises(xd.BackendError, match="ops='native' serve NumPy arrays, and the network is on cupy:0"):
         xd.DenseNetwork(PLAIN, inputs=6, backend="cupy", ops="native")
+    net = xd.DenseNetwork(PLAIN, inputs=6, backend="cupy", ops="cuda")
+    before = net.predict(np.ones((2, 6), np.float32))
+    with pytest.raises(xd.BackendError, match="serve CuPy arrays, and the network is on numpy"):
+        net.to("numpy")
+    np.testing.assert_array_equal(net.predict(np.ones((2, 6), np.float32)), before)
     row = next(row for row in xd.backends() if row.name == "cupy:0")
     assert (row.ops, row.replays) == ("cuda", True)

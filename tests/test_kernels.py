@@ -265,7 +265,7 @@ def test_optimizers(cls, options, ops):
 
 def test_clipping_of_gradients_whose_squares_overflow_or_vanish(ops):
     optimizer = xd.SGD(1.0, clip_norm=1.0)
-    most = {"float16": 6e4, "bfloat16": 1e38, "float32": 1e38, "float64": 1e300}[ops.dtype]
+    most = {"float16": 6e4, "bfloat16": 3e37, "float32": 3e37, "float64": 1e300}[ops.dtype]
     scale = 1.0 if ops.loss_scale is None else 4.0
     for size in (3, 3000):
         kept = np.zeros(size)
@@ -336,6 +336,9 @@ def test_gather(kind, ops):
         for out in (None, put(ops, np.full((4, *x.shape[1:]), 7), dtype)):
             result = ops.gather(given, chosen, out=out)
             np.testing.assert_array_equal(ops.backend.to_host(result), x[rows])
+        if ops.name == "cuda":  # nothing can be raised there: a row that is not there is zeros
+            outside = ops.gather(given, put(ops, [-1, len(x), 0], np.int64))
+            np.testing.assert_array_equal(ops.backend.to_host(outside), [x[0] * 0, x[0] * 0, x[0]])
 
 
 def test_add_blend_assign_and_move(ops):

@@ -1,5 +1,5 @@
 // What an update multiplies every gradient by. With CLIPPED it is min(1, norm_allowed / (norm + 1e-6)), the norm that of
-// all gradients together.
+// all gradients together; where that is beyond 8e37 in float32, the device flushes the factor to 0.
 //
 // With SCALED the gradients are those of a loss that was multiplied by scale[0]; the factor divides by it. Where a
 // gradient is not finite the factor is 0, which leaves everything as it is, and the scale is halved; after GROWTH good
@@ -21,14 +21,17 @@ extern "C" __global__ void clip(const S *g, double *partial, unsigned *counter, 
         }
     sum = block_sum(sum, part);
     if (threadIdx.x == 0) partial[blockIdx.x] = most, partial[gridDim.x + blockIdx.x] = sum;
-    if (!is_last(counter, gridDim.x, &last) || threadIdx.x) return;
+    if (!is_last(counter, gridDim.x, &last)) return;
     most = sum = 0;
-    for (unsigned b = 0; b < gridDim.x; ++b) most = xpd_max(most, partial[b]);
+    for (unsigned b = threadIdx.x; b < gridDim.x; b += blockDim.x) most = xpd_max(most, partial[b]);
+    most = block_max(most, part);
     if (most != 0)
-        for (unsigned b = 0; b < gridDim.x; ++b) {
+        for (unsigned b = threadIdx.x; b < gridDim.x; b += blockDim.x) {
             const double part_of = partial[b] / most;
             sum += partial[gridDim.x + b] * part_of * part_of;
         }
+    sum = block_sum(sum, part);
+    if (threadIdx.x) return;
     double norm = most * sqrt(sum), f = 1;
 #ifdef SCALED
     norm /= double(scale[0]);
@@ -41,8 +44,8 @@ extern "C" __global__ void clip(const S *g, double *partial, unsigned *counter, 
     const bool finite = norm - norm == 0;
     f = finite ? f / double(scale[0]) : 0;
     scale[1] = finite ? scale[1] + T(1) : T(0);
-    if (!finite) scale[0] *= T(0.5);
-    if (scale[1] >= T(GROWTH)) scale[0] *= T(2), scale[1] = T(0);
+    if (!finite) scale[0] = xpd_max(scale[0] * T(0.5), T(6.103515625e-5));  // 2^-14
+    if (scale[1] >= T(GROWTH)) scale[0] = xpd_min(scale[0] * T(2), T(16777216)), scale[1] = T(0);  // 2^24
 #endif
     *factor = T(f);
 }

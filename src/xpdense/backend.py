@@ -56,7 +56,10 @@ class Backend:
     def dtype(self, name: str) -> Any:
         """The namespace's own object for "float32", "int64", ..."""
         if name == "bfloat16" and self.kind != "torch":
-            return np.dtype(_import("ml_dtypes", "cupy").bfloat16)  # what CuPy knows as such
+            try:
+                return np.dtype(import_module("ml_dtypes").bfloat16)  # what CuPy knows as such
+            except ImportError as error:
+                raise BackendError("bfloat16 needs ml_dtypes: pip install ml-dtypes") from error
         return getattr(self.xp, name)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
@@ -90,6 +93,12 @@ class Backend:
         elif self.kind != "numpy":
             array = _to_cpu(array)
         return np.asarray(array)
+
+    def contiguous(self, array: Array) -> Array:
+        """The same numbers, row after row in memory; itself where they are."""
+        if self.kind == "torch":
+            return array.contiguous()
+        return self.xp.ascontiguousarray(array) if self.kind in ("numpy", "cupy") and array.ndim else array
 
     def adopted(self, array: Array) -> Array:
         """An array that a user handed in as numbers alone: no autograd history, no subclass of its own."""

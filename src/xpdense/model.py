@@ -27,6 +27,7 @@ from .layers import Layer, from_config, to_config
 from .losses import Loss, as_loss
 from .metrics import Metric, as_metrics
 from .network import Network
+from .ops import check_choice
 from .optimizers import Optimizer, as_optimizer
 
 _STEPS = 5000  # optimizer steps of a training whose number of epochs is not said
@@ -281,14 +282,15 @@ class DenseNetwork(Network):
         return rows
 
 
-def load(path: str | Path, *, backend: str = "auto", custom: Mapping[str, Any] | None = None) -> DenseNetwork:
+def load(path: str | Path, *, backend: str = "auto", precision: str = "full", ops: str = "auto",
+         custom: Mapping[str, Any] | None = None) -> DenseNetwork:
     """A saved network, on any backend, whichever it was trained on.
 
     Parameters
     ----------
     path : the folder
-    backend : str
-        As in DenseNetwork.
+    backend, precision, ops : str
+        As in DenseNetwork; they are not saved.
     custom : mapping, optional
         The user's own by name: classes of layers, activations, initializers, a loss or its class.
 
@@ -300,11 +302,12 @@ def load(path: str | Path, *, backend: str = "auto", custom: Mapping[str, Any] |
         The backend is not here.
     """
     custom = custom or {}
+    check_choice(precision, ops)
     place = resolve("numpy" if backend == "auto" else backend)
     config, tensors = checkpoint.read(path)
     try:
         layers = [from_config(layer, custom) for layer in config["layers"]]
-        network = DenseNetwork(layers, config["inputs"], backend, config["dtype"], config["seed"])
+        network = DenseNetwork(layers, config["inputs"], backend, config["dtype"], config["seed"], precision, ops)
         saved = config["loss"]
         if isinstance(saved, dict) and saved.get("name") in custom:
             arguments = {k: v for k, v in saved.items() if k != "name"}

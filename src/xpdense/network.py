@@ -91,13 +91,14 @@ class Network:
         """Raise BackendError where fewer bits are wanted and the network is not on CUDA."""
         if self.precision != "full" and ops_class(self.backend, self.ops_wanted) is not CudaOps:
             raise BackendError(f"precision {self.precision!r} needs CUDA's kernels, and the network is on "
-                               f"{self.backend.name}: leave it out, or use backend='cupy'")
+                               f"{self.backend.name} with ops={self.ops_wanted!r}: leave it out, or use backend='cupy'")
 
     def to(self, backend: str | Backend) -> None:
         """Move the parameters to another backend, in place; gradients and workspaces are made anew there."""
         target = resolve(backend) if isinstance(backend, str) else backend
         if target.name == self.backend.name:
             return
+        ops_class(target, self.ops_wanted)  # says what is wrong while all is as it was
         values = self.arena.to_host()
         with target.active():
             self.backend = target
@@ -117,7 +118,7 @@ class Network:
         try:
             self.backend = resolve(name)
         except (BackendError, ParameterError):  # trained elsewhere: what was learnt is as good on the CPU
-            self.backend = resolve("numpy")
+            self.backend, self.ops_wanted = resolve("numpy"), "auto"
         with self.backend.active():
             self._settle(declared)
             self._fill(values)

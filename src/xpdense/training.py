@@ -70,7 +70,7 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
     run = Run(network, History(), epochs, len(batches), validation is not None)
     prefix, held = ("", rows) if validation is None else ("validation_", validation)
     run.metrics = {prefix + metric.name: metric.greater_is_better for metric in metrics}
-    network.arena.refresh()
+    network.ops.begin_training()
     loop = _Loop(network, rows, loss, optimizer, batches, run, comm, callbacks)
     begun: list[Callback] = []
     try:
@@ -143,6 +143,7 @@ class _Loop:
     def epoch(self) -> tuple[float, float]:
         """Make the steps of epoch `run.epoch`; its mean loss and its last learning rate."""
         backend, run, steps = self.network.backend, self.run, len(self.batches)
+        self.network.arena.refresh()  # a callback may have written to the parameters
         order, first = self.batches.order(run.epoch), run.epoch * steps
         count, size = len(order), self.batches.batch_size
         mass = np.add.reduceat(np.ones(count) if self.weight is None else self.weight[order], range(0, count, size))
@@ -167,6 +168,7 @@ class _Loop:
                 run.step = first + i
                 for callback in self.stepping:
                     callback.on_step_end(run)
+                    self.network.arena.refresh()
             run.step = first + burst[-1]
             seen = backend.to_host(losses[begin : burst.stop])
             if not np.isfinite(seen).all():

@@ -632,7 +632,8 @@ def cupy_stand_in(deferred: bool = False) -> StandIn:
 
     def asarray(values: Any, dtype: Any = None, order: Any = None, *, device: Any = None, copy: Any = None) -> Any:
         if isinstance(values, HostArray):
-            return values if dtype is None or (values.dtype == dtype and not copy) else values.astype(dtype)
+            same = dtype is None or values.dtype == dtype
+            return values.copy() if same and copy else values if same else values.astype(dtype)
         values = np.asarray(values, dtype)
         array = machine.allocate(values.shape, values.dtype)
         _no_copy_in_capture(None, "H2D")

@@ -96,7 +96,7 @@ def features(x: Any, network: Any, what: str = "x", target: Backend | None = Non
     x, backend = shaped(x, network.inputs, what)
     dtype, narrow = network.dtype, network.ops.dtype
     with backend.active():
-        x = finite(x, backend, what, "float16" if narrow == "float16" and backend.kind != "torch" else dtype)
+        x = finite(x, backend, what, "float16" if narrow == "float16" else dtype)
     x = moved(x, backend, target or network.backend)
     return x if narrow == dtype else (target or network.backend).xp.astype(x, network.backend.dtype(narrow), copy=False)
 
@@ -140,8 +140,8 @@ def weights(sample_weight: Any, rows: int, dtype: str, target: Backend, what: st
 
 
 def moved(array: Array, source: Backend, target: Backend) -> Array:
-    """An array on another backend; itself where it is there already."""
-    return array if source.name == target.name else target.from_host(source.to_host(array))
+    """An array on another backend, its rows one after the other in memory; itself where it is so already."""
+    return target.contiguous(array if source.name == target.name else target.from_host(source.to_host(array)))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+import weakref
 from importlib import import_module
 from typing import Any
 
@@ -76,6 +77,7 @@ class _Handle:
         self.pointer, self.stream = ctypes.c_void_p(), -1
         self.workspace = cupy.empty(_WORKSPACE, dtype="uint8")
         _check(library().cublasCreate_v2(ctypes.byref(self.pointer)), "cublasCreate")
+        weakref.finalize(self, library().cublasDestroy_v2, self.pointer).atexit = False  # its thread has ended
 
     def use(self, stream: int) -> None:
         if stream != self.stream:

@@ -53,9 +53,8 @@ class CudaOps(Ops):
         self.wide, self._cp = dtype, _cupy()
         self._storage, self._wide = backend.dtype(self.dtype), backend.dtype(dtype)
         self._scratch: dict[Any, Array] = {}
-        self.loss_scale = None  # (2,): the scale, and the good steps since it was last changed
-        if precision == "float16":
-            self.loss_scale = backend.from_host(np.array([_FIRST_SCALE, 0.0], dtype))
+        # (2,): the scale, and the good steps since it was last changed
+        self.loss_scale = backend.zeros((2,), dtype) if precision == "float16" else None
         self._spoiled = False  # whether something ran that a graph cannot hold
         self._held: list[Any] | None = None  # what a graph that is being captured works on
         self._tables: tuple[Array, ...] = ()
@@ -64,6 +63,7 @@ class CudaOps(Ops):
         except (ImportError, OSError, RuntimeError) as error:  # CuPy finds it, or says what is missing
             self._products, self.why_not = None, f"cuBLAS cannot be called: {error}"
         self.captures = self._products is not None
+        self.begin_training()
 
     def _run(self, kernel: Any, *arguments: Any) -> None:
         if self._held is not None:
@@ -132,6 +132,10 @@ class CudaOps(Ops):
             return count
 
         return run
+
+    def begin_training(self) -> None:
+        if self.loss_scale is not None:
+            self.assign(self.loss_scale, (_FIRST_SCALE, 0.0))
 
     def move(self, source: Array, target: Array) -> None:
         for table in self._tables:
@@ -361,6 +365,8 @@ class _Feed:
         self._device = [cupy.empty(shape, dtype) for _ in range(2)]
         self._copied = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
         self._used = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
+        for event in self._used:  # what the pool gave may still be somebody's, in what was asked for before
+            event.record(cupy.cuda.get_current_stream())
 
     def next(self, source: np.ndarray, rows: np.ndarray) -> Array:
         """The rows, on the device for all that is asked of it from now until the call after the next."""

@@ -62,6 +62,9 @@ class Ops:
         """An array of this element type on this device, not initialised."""
         return self.backend.empty(shape, self.dtype)
 
+    def begin_training(self) -> None:
+        """Forget what an earlier training has left in the ops."""
+
     def assign(self, target: Array, values: tuple[float, ...]) -> None:
         """Write a few numbers into a small array (len(values),)."""
         for i, value in enumerate(values):
