@@ -672,11 +672,11 @@ class Breaking(xd.Optimizer):
         p -= hyper[0] * g - hyper[1]
 
 
-def growing() -> xd.Optimizer:
+def growing(factor: float = 1.25) -> xd.Optimizer:
     """Gradient descent whose learning rate grows without bound, so that it diverges after some good steps."""
     from xpdense.schedules import Exponential
 
-    return xd.SGD(Exponential(1e-4, 1.25))
+    return xd.SGD(Exponential(1e-4, factor))
 
 
 def assert_good_weights(net: xd.DenseNetwork) -> None:
@@ -689,18 +689,18 @@ def test_a_diverging_run_says_where_and_holds_the_weights_of_the_step_that_it_na
     layers = xd.Dense(8, "relu"), xd.Residual([xd.Dense(8, "relu")]), xd.Dense(1)
     net, replay = network(*layers, backend=place), network(*layers, backend=place)
     with pytest.raises(xd.NonFiniteLossError) as caught:
-        fit(net, optimizer=growing(), epochs=20, batch_size=1)
+        fit(net, optimizer=growing(1.05), epochs=20, batch_size=1)
     error = caught.value
     batches = [rows for epoch in range(20) for rows in shuffled(epoch, batch_size=1)]
     with np.errstate(all="ignore"):
-        losses = by_hand(network(*layers, backend=place), batches[: error.step + 1], growing(), 1000)
+        losses = by_hand(network(*layers, backend=place), batches[: error.step + 1], growing(1.05), 1000)
     assert np.isfinite(losses[:-1]).all()
     assert not np.isfinite(losses[-1])
     assert repr(error.loss) == repr(losses[-1])
     assert error.step == len(losses) - 1
     assert error.epoch == error.step // 50
     assert 0 < error.restored_step <= error.step
-    by_hand(replay, batches[: error.restored_step], growing(), 1000)
+    by_hand(replay, batches[: error.restored_step], growing(1.05), 1000)
     assert bits(net) == bits(replay)
     assert_good_weights(net)
 

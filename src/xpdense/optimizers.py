@@ -123,10 +123,10 @@ class OptimizerState:
             into[slot][...] = buffer
         return into
 
-    def restore(self, saved: dict[str, Array]) -> None:
-        """Put a snapshot's values back, in place."""
+    def restore(self, saved: dict[str, Array] | None) -> None:
+        """Put a snapshot's values back, in place; None: zeros, as at the beginning."""
         for slot, buffer in self.buffers.items():
-            buffer[...] = saved[slot]
+            buffer[...] = 0.0 if saved is None else saved[slot]
 
 
 class SGD(Optimizer):

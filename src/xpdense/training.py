@@ -23,7 +23,8 @@ from .network import Network
 from .ops import Memory
 from .optimizers import Optimizer, OptimizerState
 
-_BURST = 32  # steps between two looks at the losses on a device, and between two snapshots
+_BURST = 32  # steps between two looks at the losses on a device, and there between two copies of the weights
+_OLD = 128  # steps between two copies where each loss is looked at, and a copy is for the case of a failure alone
 
 
 def train_step(network: Network, loss: Loss, optimizer: OptimizerState, batch: Rows, step: int, rate: float,
@@ -106,7 +107,7 @@ class _Copy:
 
     step: int
     arena: tuple[Array, Array]
-    state: dict[str, Array]
+    state: dict[str, Array] | None  # None: as it begins
     grads: Array | None
 
 
@@ -224,7 +225,7 @@ class _Loop:
     def _due(self, step: int) -> bool:
         """Whether a burst that begins at a step needs a copy: every one on a device; else when the last is old."""
         age = step - self.start.step
-        return age >= _BURST or (age > 0 and not self.network.backend.on_host)
+        return age >= _OLD or (age > 0 and not self.network.backend.on_host)
 
     def _copy(self, step: int) -> _Copy:
         """A copy of weights and optimizer state before a step, in memory that holds one which nobody needs any more."""
@@ -234,12 +235,12 @@ class _Loop:
             grads = None
             if not network.backend.on_host:  # what an explanation shows after a burst has been made again
                 grads = network.backend.xp.zeros_like(network.arena.grads)
-            free = _Copy(step, network.arena.snapshot(), self.state.snapshot(), grads)
+            free = _Copy(step, network.arena.snapshot(), self.state.snapshot() if step else None, grads)
             self.copies.append(free)
         else:
             free.step = step
             network.arena.snapshot(free.arena)
-            self.state.snapshot(free.state)
+            free.state = self.state.snapshot(free.state)
         if free.grads is not None:
             free.grads[...] = network.arena.grads
         return free
