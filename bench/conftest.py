@@ -24,7 +24,7 @@ def pytest_addoption(parser):
     parser.addoption("--networks", help=f"some of {','.join(NETWORKS)}")
     parser.addoption("--peers", help=f"some of {','.join(contenders(False)[2:])}")
     parser.addoption("--results", type=Path, default=FOLDER, help="the folder for the file of results")
-    parser.addoption("--rounds", default=15, type=int, help="interleaved rounds; of the largest network a third")
+    parser.addoption("--rounds", default=7, type=int, help="interleaved rounds; of the largest network a third")
 
 
 def pytest_configure(config):
