@@ -20,7 +20,7 @@ from xpdense.backend import Backend, resolve
 from xpdense.comm import Solo
 from xpdense.data.arrays import Rows
 from xpdense.losses import LOSSES, SoftmaxCrossEntropy, as_loss
-from xpdense.ops import CudaOps, Memory, Ops, cublas, cuda
+from xpdense.ops import CudaOps, Memory, Ops, cublas, cuda, cuda_kernels
 from xpdense.optimizers import OPTIMIZERS, as_optimizer
 from xpdense.training import train_step
 
@@ -466,7 +466,7 @@ def every_kernel(ops: CudaOps) -> None:
         ops.move(few, few + 0)
         ops.move(few + 0, few)
         ops._tables = ()
-    cuda._increase(ops._cp)(put([0], np.int64))
+    cuda_kernels.increase(ops._cp)(put([0], np.int64))
     working = None if storage == wide else ones(2200)
     for rule in map(as_optimizer, OPTIMIZERS):
         for rule.clip_norm, rule.weight_decay in ((None, 0.0), (1.0, 0.1)):
@@ -557,22 +557,22 @@ def test_kernels_whose_threads_work_together_have_no_race_and_stay_in_bounds(san
 def test_a_missing_barrier_is_found(file, old, new, cuda_backend, stand_in, monkeypatch, tmp_path):
     from emulator import Finding
 
-    for source in cuda.SOURCES.rglob("*.*"):
-        copy = tmp_path / source.relative_to(cuda.SOURCES)
+    for source in cuda_kernels.SOURCES.rglob("*.*"):
+        copy = tmp_path / source.relative_to(cuda_kernels.SOURCES)
         copy.parent.mkdir(exist_ok=True)
         copy.write_bytes(source.read_bytes())
     text = (tmp_path / "cuda" / file).read_text()
     assert old in text
     (tmp_path / "cuda" / file).write_text(text.replace(old, new))
-    monkeypatch.setattr(cuda, "SOURCES", tmp_path)
-    for cached in (cuda.text, cuda._raw):
+    monkeypatch.setattr(cuda_kernels, "SOURCES", tmp_path)
+    for cached in (cuda_kernels.text, cuda_kernels.raw):
         cached.cache_clear()
     stand_in.sanitize = "thread"
     try:
         with pytest.raises(Finding, match="data race"):
             raw_kernels(ops_in(cuda_backend, "float32"))
     finally:
-        for cached in (cuda.text, cuda._raw):
+        for cached in (cuda_kernels.text, cuda_kernels.raw):
             cached.cache_clear()
 
 

@@ -25,7 +25,7 @@ ASK = """
 import json, pathlib
 import numpy as np
 import xpdense as xd
-from xpdense.ops import cuda
+from xpdense.ops import cuda_kernels
 
 x = np.linspace(-1, 1, 128).reshape(-1, 2)
 net = xd.DenseNetwork([xd.Dense(8, "tanh"), xd.Dense(1)], inputs=2, seed=0)

@@ -1,9 +1,8 @@
-"""The ops on CuPy arrays, by the kernels of `kernels/` that CuPy compiles at their first use and keeps on disk.
+"""The ops on CuPy arrays, by kernels (see cuda_kernels.py); products go to cuBLAS.
 
-A pass over elements is an ElementwiseKernel, a pass with a sum in it a RawModule; products go to cuBLAS. What a kernel
-does not know (leading axes, arrays that are not contiguous, what is the user's own) goes to the generic op. Nothing
-here waits for the device, and with `out` given nothing is allocated. Sums are made in a fixed order: the same input
-gives the same bits.
+What a kernel does not know (leading axes, arrays that are not contiguous, what is the user's own) goes to the generic
+op. Nothing here waits for the device, and with `out` given nothing is allocated. Sums are made in a fixed order: the
+same input gives the same bits.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import math
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,10 +19,8 @@ import numpy as np
 from ..backend import Array, Backend
 from ..errors import ParameterError
 from . import cublas
+from . import cuda_kernels as kernels
 from .generic import Ops
-
-_INSTALLED = Path(__file__).parents[1] / "kernels"
-SOURCES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[3] / "kernels"  #: the folder kernels/
 
 _FIRST_SCALE = 2.0**15  # of the loss in float16; found anew within a few steps where it is too large
 _GROWTH = 2000  # steps without an overflow after which it is doubled
@@ -75,6 +71,9 @@ class CudaOps(Ops):
             self._held.append(arguments)
         kernel(grid, block, arguments)
 
+    def _raw(self, file: str, function: str, defines: tuple[tuple[str, Any], ...]) -> Any:
+        return kernels.raw(self._cp, file, function, self.dtype, self.wide, defines)
+
     def _generic(self, op: str, *arguments: Any) -> Any:
         self._spoiled = True
         return getattr(super(), op)(*arguments)
@@ -102,7 +101,7 @@ class CudaOps(Ops):
         self._tables, self._row, self._spoiled = tables, row, False
         try:
             step()  # of row 0: compiles the kernels, and makes all memory that the step works in
-            self._run(_increase(self._cp), row)
+            self._run(kernels.increase(self._cp), row)
         finally:
             self._tables = ()
         if self._spoiled:
@@ -113,7 +112,7 @@ class CudaOps(Ops):
                 stream.begin_capture()
                 try:
                     step()
-                    self._run(_increase(self._cp), row)
+                    self._run(kernels.increase(self._cp), row)
                 finally:
                     graph = stream.end_capture()
         except Exception as error:  # whatever CUDA finds that it cannot capture: the step itself has been made
@@ -140,16 +139,16 @@ class CudaOps(Ops):
     def move(self, source: Array, target: Array) -> None:
         for table in self._tables:
             if source.data.ptr == table.data.ptr:
-                return self._run(_from_row(self._cp), table, self._row, target.size, target)
+                return self._run(kernels.from_row(self._cp), table, self._row, target.size, target)
             if target.data.ptr == table.data.ptr:
-                return self._run(_to_row(self._cp), source, self._row, source.size, table)
-        return self._run(_copy(self._cp), source, target)
+                return self._run(kernels.to_row(self._cp), source, self._row, source.size, table)
+        return self._run(kernels.copy(self._cp), source, target)
 
     def assign(self, target: Array, values: tuple[float, ...]) -> None:
         if len(values) > 4:
             self._generic("assign", target, values)
         else:
-            self._run(_assign(self._cp), *values, *[0.0] * (4 - len(values)), target)
+            self._run(kernels.assign(self._cp), *values, *[0.0] * (4 - len(values)), target)
 
     def stage(self, name: str, source: np.ndarray, rows: np.ndarray) -> Array:
         key = ("feed", name, len(rows), source.shape[1:], source.dtype)
@@ -165,7 +164,7 @@ class CudaOps(Ops):
         size = math.prod(x.shape[1:])
         if rows.ndim == 1 and x.flags.c_contiguous and rows.dtype == np.int64 and y.shape == shape and \
                 y.dtype == x.dtype and max(y.size, size) < _MOST:
-            self._run(_gather(self._cp), x, rows, x.shape[0], size, y)
+            self._run(kernels.gather(self._cp), x, rows, x.shape[0], size, y)
             return y
         return self._generic("gather", x, rows, out)
 
@@ -184,13 +183,13 @@ class CudaOps(Ops):
     def add(self, a: Array, b: Array, out: Array | None = None) -> Array:
         y = self.empty(a.shape) if out is None else out
         if a.shape == b.shape == y.shape and self._fit(a, b, y):
-            self._run(_add(self._cp), a, b, y)
+            self._run(kernels.add(self._cp), a, b, y)
             return y
         return self._generic("add", a, b, out)
 
     def blend(self, running: Array, batch: Array, momentum: float) -> None:
         if running.shape == batch.shape and running.dtype == batch.dtype == self._wide:
-            self._run(_blend(self._cp), batch, momentum, running)
+            self._run(kernels.blend(self._cp), batch, momentum, running)
         else:
             self._generic("blend", running, batch, momentum)
 
@@ -202,7 +201,7 @@ class CudaOps(Ops):
         a = z if activation.saves == "output" else self.empty(z.shape) if out is None else out
         fits = activation.builtin and a.shape == z.shape and z.ndim and self._fit(z, a, bias)
         if fits and (bias is None or (z.ndim == 2 and bias.shape == z.shape[1:])):
-            kernel = _activate(self._cp, *_named(activation), activation.saves, bias is not None)
+            kernel = kernels.activate(self._cp, *_named(activation), activation.saves, bias is not None)
             self._run(kernel, *(() if bias is None else (bias, z.shape[1])), *((z,) if a is z else (z, a)))
             return a, a if activation.saves == "output" else z
         a, saved = self._generic("activate", activation, z, bias, out)
@@ -216,14 +215,14 @@ class CudaOps(Ops):
         dz = da if identity else self.empty(da.shape) if out is None else out
         fits = activation.builtin and saved.shape == da.shape == dz.shape and self._fit(saved, da, dz, dbias)
         if fits and dbias is None:
-            self._run(_activate_backward(self._cp, *_named(activation)), saved, da, dz)
+            self._run(kernels.activate_backward(self._cp, *_named(activation)), saved, da, dz)
             return dz
         if fits and da.size and da.ndim == 2 and dbias is not None and dbias.shape == da.shape[1:]:
             rows, cols = da.shape
             across, high = -(-cols // 32), 8
             down = max(1, min(64, rows // (8 * high), 512 // across))
             defines = () if identity else (("ACT", f"act_{activation.name}"), ("K", _parameter(activation)))
-            kernel = _raw(self._cp, "columns.cu", "column_sums", self.dtype, self.wide, defines)
+            kernel = self._raw("columns.cu", "column_sums", defines)
             self._launch(kernel, (across, down), (32, high), saved, da, dz, dbias,
                          self._memory("columns", (down, cols), self.wide),
                          self._memory("columns' counters", (across,), "uint32"), np.int64(rows), np.int64(cols))
@@ -240,7 +239,7 @@ class CudaOps(Ops):
             count = x.shape[1 if axis == -2 else 0]
             x_hat, statistics = saved or (self.empty(x.shape), self.backend.empty((3, count), self.wide))
             which, grid, block = _spread(x.shape, axis)
-            kernel = _raw(self._cp, "norms.cu", f"normalize_{which}", self.dtype, self.wide, (("EPSILON", epsilon),))
+            kernel = self._raw("norms.cu", f"normalize_{which}", (("EPSILON", epsilon),))
             self._launch(kernel, grid, block, x, gain, bias, y, x_hat, statistics, *map(np.int64, x.shape))
             shape = (1, count) if axis == -2 else (count, 1)
             return y, (x_hat, *(statistics[i].reshape(shape) for i in range(3)))
@@ -253,8 +252,7 @@ class CudaOps(Ops):
         fits = dy.ndim == 2 and dy.size and axis in (-1, -2) and dx.shape == dy.shape == x_hat.shape
         fits = fits and self._fit(dy, gain, x_hat, dx, dgain, dbias) and rstd.dtype == self._wide
         if fits and gain.shape == dgain.shape == dbias.shape == dy.shape[1:]:
-            raw = functools.partial(_raw, self._cp, "norms.cu", dtype=self.dtype, wide=self.wide,
-                                    defines=(("EPSILON", 0.0),))
+            raw = functools.partial(self._raw, "norms.cu", defines=(("EPSILON", 0.0),))
             sizes = tuple(map(np.int64, dy.shape))
             if axis == -1:
                 _, grid, block = _spread(dy.shape, -1)
@@ -271,7 +269,7 @@ class CudaOps(Ops):
         vectors = (mean, variance, gain, bias)
         if x.ndim == 2 and y.shape == x.shape and self._fit(x, gain, bias, y) and \
                 mean.dtype == variance.dtype == self._wide and all(v.shape == x.shape[1:] for v in vectors):
-            self._run(_scale_shift(self._cp), x, *vectors, x.shape[1], epsilon, y)
+            self._run(kernels.scale_shift(self._cp), x, *vectors, x.shape[1], epsilon, y)
             return y
         return self._generic("scale_shift", x, mean, variance, gain, bias, epsilon, out)
 
@@ -279,7 +277,7 @@ class CudaOps(Ops):
         y = self.empty(x.shape) if out is None else out
         if y.shape == x.shape and self._fit(x, y) and step.shape == (1,):
             limit = math.ceil(rate * 2**32)
-            self._run(_dropout(self._cp), x, step, *key, limit, 1.0 / (1.0 - rate), y)
+            self._run(kernels.dropout(self._cp), x, step, *key, limit, 1.0 / (1.0 - rate), y)
             return y
         return self._generic("dropout", x, rate, key, step, out)
 
@@ -305,7 +303,7 @@ class CudaOps(Ops):
                 warps = 8
                 blocks = min(-(-rows // warps), 512)
                 self._launch(
-                    _raw(self._cp, "losses.cu", "loss", self.dtype, self.wide, tuple(defines)), (blocks,),
+                    self._raw("losses.cu", "loss", tuple(defines)), (blocks,),
                     (32 * warps,), z, target, value if weight is None else weight, gradient, value,
                     self._memory("loss", (blocks,), "float64"), self._memory("loss's counter", (1,), "uint32"),
                     value if self.loss_scale is None else self.loss_scale, np.int64(rows), np.int64(cols))
@@ -326,7 +324,7 @@ class CudaOps(Ops):
                             for s in (params, *state.values()))
         if kernel and fits and grads.shape == params.shape:
             factor = self._factor(optimizer.clip_norm, grads)
-            made = _update(self._cp, kernel.removeprefix("update "), len(state), hyper.size, optimizer.decoupled,
+            made = kernels.update(self._cp, kernel.removeprefix("update "), len(state), hyper.size, optimizer.decoupled,
                            factor is not None, self.loss_scale is not None, working is not None)
             self._run(made, grads, hyper, *(() if factor is None else (factor,)),
                       params.size if optimizer.decay_all else decay_size, optimizer.weight_decay,
@@ -346,7 +344,7 @@ class CudaOps(Ops):
         defines = [("CLIPPED", 1)] * (clip_norm is not None)
         defines += [("SCALED", 1), ("GROWTH", _GROWTH)] * (self.loss_scale is not None)
         blocks, factor = min(-(-grads.size // 2048), 256), self._memory("factor", (1,), self.wide)
-        self._launch(_raw(self._cp, "clip.cu", "clip", self.dtype, self.wide, tuple(defines)), (blocks,), (256,), grads,
+        self._launch(self._raw("clip.cu", "clip", tuple(defines)), (blocks,), (256,), grads,
                      self._memory("clip", (2, blocks), "float64"), self._memory("clip's counter", (1,), "uint32"),
                      factor if self.loss_scale is None else self.loss_scale, factor, np.int64(grads.size),
                      np.float64(clip_norm or 0.0))
@@ -387,8 +385,6 @@ def _pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return array
 
 
-# --- the kernels -----------------------------------------------------------------------------------------------
-
 def _spread(shape: tuple[int, int], axis: int) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
     """How the norms' kernels over the features (-1: rows) or the batch (-2: columns) are launched."""
     if axis == -1:
@@ -402,140 +398,3 @@ def _named(activation: Any) -> tuple[str, str]:
 
 def _parameter(activation: Any) -> str:
     return repr(float(next(iter(activation.config.values()), 0.0)))
-
-
-@functools.cache
-def text(*files: str) -> str:
-    """The text of headers: the disk cache of CuPy does not see what a kernel includes, so it is pasted in."""
-    return "\n".join((SOURCES / file).read_text() for file in ("common.h", *files, "cuda/blocks.h"))
-
-
-_STORED = {
-    "float32": "typedef float S;", "float64": "typedef double S;",
-    "float16": "#include <cuda_fp16.h>\ntypedef __half S;",
-    "bfloat16": "#include <cuda_bf16.h>\ntypedef __nv_bfloat16 S;",
-}
-_COMPUTED = {"float32": "typedef float T;", "float64": "typedef double T;"}
-_HEADERS = {"columns.cu": ("activations.h",), "losses.cu": ("activations.h", "losses.h"), "norms.cu": ("norms.h",),
-            "clip.cu": ()}
-
-
-@functools.cache
-def _raw(cupy: Any, file: str, function: str, dtype: str, wide: str, defines: tuple[tuple[str, Any], ...]) -> Any:
-    given = "".join(f"#define {name} {value}\n" for name, value in defines)
-    code = f"{_STORED[dtype]}\n{_COMPUTED[wide]}\n#define XPD_RAW\n{text(*_HEADERS[file])}\n{given}"
-    return cupy.RawModule(code=code + (SOURCES / "cuda" / file).read_text(),
-                          options=("--std=c++17",)).get_function(function)
-
-
-def _elementwise(cupy: Any, name: str, inputs: str, outputs: str, operation: str, *headers: str,
-                 wide: bool = True) -> Any:
-    """S, the stored type, is that of an argument; T is computed in."""
-    preamble = text(*headers) + ("\ntypedef xpd_wide<S>::type T;\n" if wide else "")
-    return cupy.ElementwiseKernel(inputs, outputs, operation, f"xpdense_{name}", preamble=preamble)
-
-
-@functools.cache
-def _increase(cupy: Any) -> Any:
-    return cupy.ElementwiseKernel("", "int64 row", "row += 1", "xpdense_increase")
-
-
-@functools.cache
-def _copy(cupy: Any) -> Any:
-    return cupy.ElementwiseKernel("X source", "X target", "target = source", "xpdense_copy")
-
-
-@functools.cache
-def _from_row(cupy: Any) -> Any:
-    return cupy.ElementwiseKernel("raw X table, raw int64 row, int64 size", "X target",
-                                  "target = table[row[0] * size + i]", "xpdense_from_row")
-
-
-@functools.cache
-def _to_row(cupy: Any) -> Any:
-    return cupy.ElementwiseKernel("X source, raw int64 row, int64 size", "raw X table",
-                                  "table[row[0] * size + i] = source", "xpdense_to_row")
-
-
-@functools.cache
-def _assign(cupy: Any) -> Any:
-    return cupy.ElementwiseKernel("float64 a, float64 b, float64 c, float64 d", "X target",
-                                  "target = X(i == 0 ? a : i == 1 ? b : i == 2 ? c : d)", "xpdense_assign")
-
-
-@functools.cache
-def _gather(cupy: Any) -> Any:
-    return cupy.ElementwiseKernel(
-        "raw X x, raw int64 rows, int64 count, uint32 size", "X y",
-        """const long long row = rows[(unsigned)i / size];
-        y = row >= 0 && row < count ? x[row * size + (unsigned)i % size] : X(0)""", "xpdense_gather")
-
-
-@functools.cache
-def _add(cupy: Any) -> Any:
-    return _elementwise(cupy, "add", "S a, S b", "S y", "y = S(T(a) + T(b))")
-
-
-@functools.cache
-def _blend(cupy: Any) -> Any:
-    return cupy.ElementwiseKernel("T batch, float64 momentum", "T running",
-                                  "running += T(momentum) * (batch - running)", "xpdense_blend")
-
-
-@functools.cache
-def _activate(cupy: Any, name: str, parameter: str, saves: str, biased: bool) -> Any:
-    z = "T(z) + T(bias[(unsigned)i % cols])" if biased else "T(z)"
-    formula = f"act_{name}<T>::forward"
-    if saves == "output":
-        operation = f"z = S({formula}({z}, T({parameter})))"
-    else:
-        operation = f"z = S({z}); a = S({formula}(T(z), T({parameter})))"
-    return _elementwise(cupy, f"activate_{name}", "raw S bias, uint32 cols" if biased else "",
-                        "S z" if saves == "output" else "S z, S a", operation, "activations.h")
-
-
-@functools.cache
-def _activate_backward(cupy: Any, name: str, parameter: str) -> Any:
-    operation = f"dz = S(T(da) * act_{name}<T>::derivative(T(saved), T({parameter})))"
-    return _elementwise(cupy, f"activate_backward_{name}", "S saved, S da", "S dz", operation, "activations.h")
-
-
-@functools.cache
-def _scale_shift(cupy: Any) -> Any:
-    return _elementwise(
-        cupy, "scale_shift",
-        "S x, raw T mean, raw T variance, raw S gain, raw S bias, uint32 cols, float64 epsilon", "S y",
-        """const unsigned j = (unsigned)i % cols;
-        y = S(xpd_norm<T>::fixed(T(x), mean[j], variance[j], T(gain[j]), T(bias[j]), T(epsilon)))""", "norms.h")
-
-
-@functools.cache
-def _dropout(cupy: Any) -> Any:
-    return _elementwise(
-        cupy, "dropout", "S x, raw int64 step, uint32 key0, uint32 key1, uint64 limit, float64 keep", "S y",
-        """unsigned c[4];
-        xpd_random_words((unsigned long long)i / 4, (unsigned long long)step[0], key0, key1, c);
-        y = S(xpd_dropout(T(x), c[i % 4], limit, T(keep)))""", "random.h")
-
-
-@functools.cache
-def _update(cupy: Any, rule: str, slots: int, scalars: int, decoupled: bool, factor: bool, scaled: bool,
-            working: bool) -> Any:
-    held = "".join(f", T s{i}" for i in range(slots))
-    now = [f"hyper[{i}]" for i in range(scalars)] + ["T(0)"] * (4 - scalars)
-    old = [f"s{i}" for i in range(slots)] + ["T(0)"] * (2 - slots)
-    operation = f"""
-        const T h[4] = {{{', '.join(now)}}}, c[4] = {{T(c0), T(c1), T(c2), T(c3)}};
-        const T decay = i < decay_size ? T(weight_decay) : T(0), f = {'factor[0]' if factor else 'T(1)'};
-        T x = p, a = {old[0]}, b = {old[1]}, grad = T(g) * f;
-        {'x *= T(1) - h[0] * decay' if decoupled else 'grad += decay * x'};
-        rule_{rule}<T>::step(x, grad, a, b, h, c);
-        {'if (f != T(0))' if scaled else ''} {{
-            p = x;
-            {' '.join(f's{i} = {new};' for i, new in zip(range(slots), 'ab', strict=False))}
-            {'w = S(x);' if working else ''}
-        }}"""
-    return _elementwise(
-        cupy, f"update_{rule}", "S g, raw T hyper, " + ("raw T factor, " if factor else "") + "int64 decay_size, "
-        "float64 weight_decay, float64 c0, float64 c1, float64 c2, float64 c3",
-        f"T p{held}" + (", S w" if working else ""), operation, "optimizers.h")
