@@ -31,7 +31,7 @@ x = np.linspace(-1, 1, 128).reshape(-1, 2)
 net = xd.DenseNetwork([xd.Dense(8, "tanh"), xd.Dense(1)], inputs=2, seed=0)
 losses = net.fit(x, x.sum(axis=1), loss="squared_error", optimizer=xd.Adam(1e-2), epochs=20)["loss"]
 row = next(row for row in xd.backends() if row.name == "numpy")
-inside, checkout = (pathlib.Path(cuda.__file__).parents[up] / "kernels" for up in (1, 3))
+inside, checkout = (pathlib.Path(cuda_kernels.__file__).parents[up] / "kernels" for up in (1, 3))
 kernels = inside if inside.is_dir() else checkout
 print(json.dumps({
     "where": xd.__file__, "ops": row.ops, "note": row.note, "losses": losses, "kernels": str(kernels),
