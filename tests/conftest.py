@@ -29,6 +29,8 @@ BACKENDS = ["numpy", "array_api_strict:device1", "torch", *(["cupy"] if installe
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     """A backend's name, as a user writes it; where it is not here, the skip says why."""
+    if request.param == "cupy":
+        request.getfixturevalue("cuda_backend")
     try:
         resolve(request.param)
     except BackendError as error:

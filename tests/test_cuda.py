@@ -61,11 +61,11 @@ class Asked:
 def watched(backend: Backend) -> Iterator[Asked]:
     """Counts of allocations and waits, and the names of launches where they can be had."""
     cupy, asked = cuda._cupy(), Asked()
-    if hasattr(cupy, "log"):
-        cupy.log.clear()
+    if hasattr(cupy, "asked"):
+        cupy.asked.clear()
         yield asked
-        asked.launches, asked.waits = list(cupy.log.launches), len(cupy.log.waits)
-        asked.allocations = cupy.log.count("allocate", "generic")  # a generic function allocates its result
+        asked.launches, asked.waits = list(cupy.asked.launches), len(cupy.asked.waits)
+        asked.allocations = cupy.asked.count("allocate", "generic")  # a generic function allocates its result
         return
     import cupyx
 
@@ -389,7 +389,7 @@ def test_data_that_would_fill_the_device_stay_on_the_host_and_train_to_the_same_
 
 def test_copies_run_beside_the_steps_and_wait_for_each_other_where_they_must(cuda_backend, monkeypatch):
     """On a device whose streams do nothing until somebody waits for them."""
-    if not hasattr(cuda._cupy(), "log"):
+    if not hasattr(cuda._cupy(), "asked"):
         pytest.skip("a real device decides by itself when it works")
     from emulator import stand_in_for
 
@@ -483,7 +483,7 @@ def ops_in(cuda_backend: Backend, dtype: str) -> CudaOps:
 @pytest.fixture
 def stand_in(cuda_backend):
     cupy = cuda._cupy()
-    if not hasattr(cupy, "log"):
+    if not hasattr(cupy, "asked"):
         pytest.skip("for the CPU that plays a device")
     return cupy
 
@@ -546,7 +546,7 @@ def raw_kernels(ops: CudaOps) -> None:
 def test_kernels_whose_threads_work_together_have_no_race_and_stay_in_bounds(sanitize, cuda_backend, stand_in):
     stand_in.sanitize = sanitize
     raw_kernels(ops_in(cuda_backend, "float32"))
-    assert {"column_sums", "loss", "normalize_rows", "normalize_columns", "clip"} <= set(stand_in.log.launches)
+    assert {"column_sums", "loss", "normalize_rows", "normalize_columns", "clip"} <= set(stand_in.asked.launches)
 
 
 @pytest.mark.parametrize(("file", "old", "new"), [

@@ -4,7 +4,7 @@
     x = cupy.asarray(values)                        # a HostArray, in memory aligned as a device's
     cupy.ElementwiseKernel("T x", "T y", "y = 2 * x", "twice")(x)
     cupy.RawModule(code=text).get_function("f")((1,), (32,), (x,))
-    cupy.log.count("elementwise")                   # launches, copies, allocations and waits, in order
+    cupy.asked.count("elementwise")                   # launches, copies, allocations and waits, in order
 
 Kernels are the real texts, compiled by g++ (elementwise.py, raw_kernels.py); products go to a shim of cuBLAS. While a
 stream is capturing, what is launched is recorded and not made, as on a device, and what waits or allocates there is
@@ -590,7 +590,7 @@ def _address(pointer: Any) -> int:
 class StandIn(types.ModuleType):
     """What `import cupy` gives. Names that are not set here are the array namespace's functions, on HostArrays."""
 
-    log: Log
+    asked: Log
     machine: Machine
     cublas: CublasShim
 
@@ -666,7 +666,7 @@ def cupy_stand_in(deferred: bool = False) -> StandIn:
         get_current_stream=lambda device_id=-1: machine.stack()[-1])
     empty, zeros, ones = made(None, "empty"), made(0, "zeros"), made(1, "ones")
     vars(cupy).update(
-        log=machine.log, machine=machine, cublas=CublasShim(machine), sanitize=None, ndarray=HostArray,
+        asked=machine.log, machine=machine, cublas=CublasShim(machine), sanitize=None, ndarray=HostArray,
         ElementwiseKernel=ElementwiseKernel, RawModule=raw_module, cuda=cuda, asarray=asarray, array=asarray,
         empty=empty, zeros=zeros, ones=ones, empty_like=like(empty), zeros_like=like(zeros), ones_like=like(ones),
         asnumpy=lambda a: a.get() if isinstance(a, HostArray) else np.asarray(a),

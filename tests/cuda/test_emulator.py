@@ -88,7 +88,7 @@ def test_in_place_and_without_any_input(cupy):
 def test_an_empty_loop_is_no_launch(cupy):
     twice = cupy.ElementwiseKernel("T x", "T y", "y = 2 * x", "twice")
     assert twice(cupy.zeros((0, 3))).shape == (0, 3)
-    assert not cupy.log.count("elementwise")
+    assert not cupy.asked.count("elementwise")
 
 
 def test_types_are_checked_as_cupy_checks_them(cupy):
@@ -409,16 +409,16 @@ def test_a_graph_keeps_no_memory(cupy, increase, kind):
 
 def test_every_wait_is_counted(cupy):
     x = cupy.ones(3)
-    cupy.log.clear()
+    cupy.asked.clear()
     assert [float(x[0]), int(x[1]), bool(x[2] == 1), x[0].item(), x.tolist()] == [1.0, 1, True, 1.0, [1.0] * 3]
     assert type(x.get()) is np.ndarray
-    assert cupy.log.waits == ["float()", "int()", "bool()", "item()", "tolist()", "get()"]
-    cupy.log.clear()
+    assert cupy.asked.waits == ["float()", "int()", "bool()", "item()", "tolist()", "get()"]
+    cupy.asked.clear()
     y = cupy.where(x > 0, x, 0.0)[1:] * 2.0
     y += x[0]
-    assert not cupy.log.waits
+    assert not cupy.asked.waits
     assert isinstance(y, HostArray)
-    assert cupy.log.count("generic") == 4
+    assert cupy.asked.count("generic") == 4
     with pytest.raises(TypeError, match="not on the device"):
         x + np.ones(3)
     with pytest.raises(TypeError, match="not on the device"):
@@ -539,7 +539,7 @@ INVALID, UNSUPPORTED = 7, 15
 def test_what_cublas_refuses_is_refused(cupy, status, changes):
     a, b, c = cupy.zeros(20, "f4"), cupy.zeros(20, "f4"), cupy.zeros(20, "f4")
     assert Blas(cupy).gemm(a, b, c, **changes) == status
-    assert cupy.log.count("product") == (status == 0)
+    assert cupy.asked.count("product") == (status == 0)
 
 
 def test_a_pointer_that_ctypes_would_cut_is_found(cupy):
