@@ -202,8 +202,9 @@ def train(
             x[rows.train], y_scaled[rows.train], loss=chosen, optimizer=rule, batch_size=batch_size, epochs=epochs,
             validation=(x[rows.validation], y_scaled[rows.validation]) if stopping else None, metrics=[metric],
             callbacks=[*_watching(metric), *([stopping] if stopping else [])])
-        eager = f" ({history.why_not_replayed})" if history.why_not_replayed else ""
-        print(f"made {history.steps:,} steps, {history.replayed:,} of them replayed without Python{eager}")
+        print(f"made {history.steps:,} steps, {history.replayed:,} of them replayed without Python")
+        if history.why_not_replayed:
+            print(f"note     steps were made from Python: {history.why_not_replayed}")
         if stopping:
             print(f"kept the weights of epoch {stopping.best_epoch + 1}, whose validation loss "
                   f"{_shown(stopping.best)} was the lowest of {history.epochs}")
