@@ -84,7 +84,7 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
             seconds = time.perf_counter() - start
             values = {"loss": mean}
             if validation is not None or metrics:
-                slices = (stored(x, network) for x in parts(network, held.x))
+                slices = (stored(x, network.backend) for x in parts(network, held.x))
                 measured = evaluate(network, slices, held, loss, metrics)
                 values |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
             run.history.append(**values, learning_rate=rate, seconds=seconds, rows_per_second=rows.count / seconds)
@@ -94,7 +94,6 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
             if run.stop:
                 break
     finally:
-        run.history.steps, run.history.replayed, run.history.why_not_replayed = loop.account()
         loop.replay = None  # the two hold each other, and much memory
         for callback in begun:
             callback.on_train_end(run)
@@ -130,16 +129,20 @@ class _Loop:
         self.copies: list[_Copy] = []
         self.good = self.start = self._copy(0)
         self.last_rate = 0.0
-        self.steps = self.replayed = 0
-        self.why_not = "" if network.ops.captures else network.ops.why_not  # why steps are made from Python
-        if not self.why_not and not network.is_all_ours:
-            self.why_not = "a layer is not one of the package's own"
-        if not self.why_not and rows.on_host:
-            self.why_not = "the data are too large for the device and stay on the host"
-        if not self.why_not and any(type(c) is not ProgressBar for c in self.stepping):
-            self.why_not = "a callback looks in at every step"
-        self.replay = None if self.why_not else _Replay(self)
+        self.watched = any(type(c) is not ProgressBar for c in self.stepping)  # somebody may look in at every step
+        run.history.why_not_replayed = self._why_not_replayed()
+        self.replay = None if run.history.why_not_replayed else _Replay(self)
         self.settled = all(type(c) in (EarlyStopping, ProgressBar) for c in callbacks)  # nobody changes a setting
+
+    def _why_not_replayed(self) -> str:
+        """Why every step must be made from Python; nothing where none must."""
+        if not self.network.ops.captures:
+            return self.network.ops.why_not
+        if not self.network.is_all_ours:
+            return "a layer is not one of the package's own"
+        if self.rows.on_host:
+            return "the data are too large for the device and stay on the host"
+        return "a callback looks in at every step" if self.watched else ""
 
     def epoch(self) -> tuple[float, float]:
         """Make the steps of epoch `run.epoch`; its mean loss and its last learning rate."""
@@ -162,13 +165,14 @@ class _Loop:
             if self._due(first + begin):
                 self.start = self._copy(first + begin)
             made = self.replay.run(first, burst, flat, losses) if self.replay else 0
-            self.steps += len(burst)
+            run.history.steps += len(burst)
             for i in burst if self.stepping else burst[made:]:
                 if i >= begin + made:
                     losses[i] = self._step(first + i, drawn(i), look=backend.on_host)
                 run.step = first + i
                 for callback in self.stepping:
                     callback.on_step_end(run)
+                if self.watched:
                     self.network.arena.refresh()
             run.step = first + burst[-1]
             seen = backend.to_host(losses[begin : burst.stop])
@@ -186,10 +190,6 @@ class _Loop:
     def take(self, rows: Array) -> Rows:
         """A batch, in memory that the next batch of its size is written to."""
         return self.rows.take(self.network.ops, rows, self.memory.setdefault(int(rows.shape[0]), Memory()))
-
-    def account(self) -> tuple[int, int, str]:
-        """How many steps were made, how many of them were replayed, and why the others were not."""
-        return self.steps, self.replayed, self.why_not
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -298,15 +298,16 @@ class _Replay:
             tables = (self.rows, self.steps, self.hyper, self.losses)
             self.program, done = loop.network.ops.capture(self._first_row, tables), 1
             if self.program is None:  # something in the step is not ours to replay
-                ops = loop.network.ops
-                loop.replay, loop.why_not = None, "an activation, the loss or the optimizer is not the package's own"
-                loop.why_not = loop.why_not if ops.captures else ops.why_not
+                ops, loop.replay = loop.network.ops, None
+                loop.run.history.why_not_replayed = ops.why_not if not ops.captures else \
+                    "an activation, the loss or the optimizer is not the package's own"
         while self.program is not None and done < count:
             start = time.perf_counter()
             most = min(count - done, max(1, int(0.05 / self.seconds)))  # Python, and with it Ctrl-C, comes in between
             made = self.program(done, most)
             self.seconds = (time.perf_counter() - start) / most
-            done, loop.replayed = done + made, loop.replayed + made
+            done += made
+            loop.run.history.replayed += made
             if made and loop.network.ops.ends_replays:
                 loop.good = loop.start  # losses were computed from it on, and were finite
             if made < most:  # it ended by itself, at a loss that is not
@@ -384,17 +385,17 @@ def evaluate(network: Network, slices: Iterable[Array], rows: Rows, loss: Loss,
 
     `slices` are the features of `rows`, one slice after the other; targets and weights are taken from `rows`.
     """
-    to_host, xp = network.backend.to_host, network.ops.xp
+    backend, xp = network.backend, network.ops.xp
     weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
     total, mass, end, predictions = 0.0, 0.0, 0, []
     for z in logits(network, slices):
         start, end = end, end + int(z.shape[0])
         share = float(end - start) if weight is None else float(weight[start:end].sum())
-        part = rows.part(start, end, network.backend)
-        value, _ = loss(network.ops, z, part.y, part.weight)
+        value, _ = loss(network.ops, z, stored(rows.y[start:end, ...], backend),
+                        None if rows.weight is None else stored(rows.weight[start:end], backend))
         total, mass = total + float(value) * share, mass + share
         if metrics:
-            predictions.append(np.array(to_host(loss.link(xp, z))))
+            predictions.append(np.array(backend.to_host(loss.link(xp, z))))
     values = {"loss": total / mass}
     if metrics:
         target, prediction = host(rows.y), np.concatenate(predictions)

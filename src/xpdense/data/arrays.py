@@ -93,17 +93,18 @@ def features(x: Any, network: Any, what: str = "x", target: Backend | None = Non
     ------
     ShapeError, ArrayTypeError, NonFiniteDataError, DataError
     """
+    target = target or network.backend
     x, backend = shaped(x, network.inputs, what)
     dtype, narrow = network.dtype, network.ops.dtype
     with backend.active():
         x = finite(x, backend, what, "float16" if narrow == "float16" else dtype)
-    x = moved(x, backend, target or network.backend)
-    return x if narrow == dtype else (target or network.backend).xp.astype(x, network.backend.dtype(narrow), copy=False)
+    x = moved(x, backend, target)
+    return x if narrow == dtype else target.xp.astype(x, network.backend.dtype(narrow), copy=False)
 
 
-def stored(x: Array, network: Any) -> Array:
-    """Features that were prepared, where they stayed on the host: on the network's backend."""
-    return network.backend.from_host(x) if isinstance(x, np.ndarray) else x
+def stored(array: Array, backend: Backend) -> Array:
+    """A part of Rows on the network's backend, also where these stayed on the host."""
+    return backend.from_host(array) if isinstance(array, np.ndarray) else array
 
 
 def targets(y: Any, loss: Any, outputs: int, rows: int, dtype: str, target: Backend, what: str = "y") -> Array:
@@ -167,13 +168,6 @@ class Rows:
 
         return Rows(batch("x", self.x), batch("y", self.y), None if self.weight is None else batch("w", self.weight))
 
-    def part(self, start: int, end: int, backend: Backend) -> Rows:
-        """The rows from start to end, on the device."""
-        def here(array: Array) -> Array:
-            return backend.from_host(array[start:end, ...]) if self.on_host else array[start:end, ...]
-
-        return Rows(here(self.x), here(self.y), None if self.weight is None else here(self.weight))
-
     def split(self, ops: Any, fraction: float, seed: int) -> tuple[Rows, Rows]:
         """Rows to train on and to hold out, each where these are."""
         def some(rows: np.ndarray) -> Rows:
@@ -195,7 +189,7 @@ def prepared(x: Any, y: Any, sample_weight: Any, network: Any, loss: Any, what: 
     array, source = as_array(x, f"{what}x")
     stay = source.kind == "numpy" and array.ndim == 2 and place.crowded(array.shape[0] * size)
     target = source if stay else place
-    x = features(x, network, f"{what}x", target)
+    x = features(array, network, f"{what}x", target)
     return labelled(x, y, sample_weight, network, loss, what, target)
 
 

@@ -67,9 +67,7 @@ class CudaOps(Ops):
         kernel(*arguments)
 
     def _launch(self, kernel: Any, grid: tuple[int, ...], block: tuple[int, ...], *arguments: Any) -> None:
-        if self._held is not None:
-            self._held.append(arguments)
-        kernel(grid, block, arguments)
+        self._run(kernel, grid, block, arguments)
 
     def _raw(self, file: str, function: str, defines: tuple[tuple[str, Any], ...]) -> Any:
         return kernels.raw(self._cp, file, function, self.dtype, self.wide, defines)
@@ -174,9 +172,7 @@ class CudaOps(Ops):
             turned_a, turned_b = not a.flags.c_contiguous, not b.flags.c_contiguous
             c = self.empty((m, n)) if out is None else out
             if c.shape == (m, n) and self._fit(a.T if turned_a else a, b.T if turned_b else b, c):
-                if self._held is not None:
-                    self._held.append((a, b, c))
-                self._products(a, b, c, m, n, k, turned_a, turned_b)
+                self._run(self._products, a, b, c, m, n, k, turned_a, turned_b)
                 return c
         return self._generic("matmul", a, b, out)
 
