@@ -22,7 +22,6 @@ from xpdense.ops import Ops, cublas, ops_for
 
 collect_ignore = ["golden/make_golden.py"]  # it needs PyTorch, and is run by hand
 
-EMULATION = Path(__file__).parent / "cuda"
 BACKENDS = ["numpy", "array_api_strict:device1", "torch", *(["cupy"] if installed("cupy") else [])]
 
 
@@ -60,8 +59,6 @@ def cuda_backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
             raise
         if not installed("cupy") or sys.platform != "linux" or not shutil.which("g++"):
             pytest.skip(f"CUDA kernels run without a GPU on Linux, with CuPy and g++: {error}")
-    if str(EMULATION) not in sys.path:
-        sys.path.insert(0, str(EMULATION))
     from emulator import stand_in_for
 
     cupy = stand_in_for(monkeypatch)

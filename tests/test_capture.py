@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from replaying import PAIRS, PLAIN, RICH, Looking, bits
 
 import xpdense as xd
 from xpdense.backend import resolve
-from xpdense.losses import LOSSES, as_loss
+from xpdense.losses import as_loss
 from xpdense.ops import NativeOps, native
-from xpdense.optimizers import OPTIMIZERS, as_optimizer
+from xpdense.optimizers import as_optimizer
 
 pytestmark = pytest.mark.skipif(not native.available or not NativeOps(resolve("numpy"), "float32").captures,
                                 reason="a step is recorded where the kernels were compiled and SciPy is installed")
-
-PLAIN = [xd.Dense(9, "relu"), xd.Dense(7, "gelu"), xd.Dense(3)]
-RICH = [xd.LayerNorm(), xd.Dense(9, "mish"), xd.Dropout(0.2), xd.BatchNorm(),
-        xd.Residual([xd.LayerNorm(), xd.Dense(5, "tanh", bias=False), xd.Dropout(0.1), xd.Dense(9, "elu")]),
-        xd.Dense(3)]
-PAIRS = [(loss, list(OPTIMIZERS)[i % len(OPTIMIZERS)]) for i, loss in enumerate([*LOSSES, *LOSSES][:len(OPTIMIZERS)])]
-
-
-class Looking(xd.Callback):
-    """Somebody who may look at the weights after each step: every step is made by Python then."""
-
-    def on_step_end(self, run):
-        pass
-
-
-def bits(net):
-    return {name: value.tobytes() for name, value in net.arena.to_host().items()}
 
 
 @pytest.fixture

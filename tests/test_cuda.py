@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from replaying import PAIRS, PLAIN, RICH, Looking, bits
 
 import xpdense as xd
 from xpdense.activations import ACTIVATIONS
@@ -23,23 +24,6 @@ from xpdense.losses import LOSSES, SoftmaxCrossEntropy, as_loss
 from xpdense.ops import CudaOps, Memory, Ops, cublas, cuda, cuda_kernels
 from xpdense.optimizers import OPTIMIZERS, as_optimizer
 from xpdense.training import train_step
-
-PLAIN = [xd.Dense(9, "relu"), xd.Dense(7, "gelu"), xd.Dense(3)]
-RICH = [xd.LayerNorm(), xd.Dense(9, "mish"), xd.Dropout(0.2), xd.BatchNorm(),
-        xd.Residual([xd.LayerNorm(), xd.Dense(5, "tanh", bias=False), xd.Dropout(0.1), xd.Dense(9, "elu")]),
-        xd.Dense(3)]
-PAIRS = [(loss, list(OPTIMIZERS)[i % len(OPTIMIZERS)]) for i, loss in enumerate([*LOSSES, *LOSSES][:len(OPTIMIZERS)])]
-
-
-class Looking(xd.Callback):
-    """Somebody who may look at the weights after each step: every step is made by Python then."""
-
-    def on_step_end(self, run):
-        pass
-
-
-def bits(net: xd.DenseNetwork) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in net.arena.to_host().items()}
 
 
 def data(loss: str = "squared_error", rows: int = 75, seed: int = 4) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from replaying import bits
 
 import xpdense as xd
 from xpdense.activations import ACTIVATIONS, elu, leaky_relu
@@ -33,10 +34,6 @@ def trained(*layers: xd.Layer, loss: str | xd.Loss = "squared_error", **options:
     net = xd.DenseNetwork([*layers, xd.Dense(2)], **{"inputs": 3, "seed": 2} | options)
     net.fit(X, Y, loss=loss, epochs=2, batch_size=8)
     return net
-
-
-def bits(net: xd.DenseNetwork) -> dict[str, bytes]:
-    return {name: value.tobytes() for name, value in net.arena.to_host().items()}
 
 
 def assert_same(one: xd.DenseNetwork, other: xd.DenseNetwork) -> None:

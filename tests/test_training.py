@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from replaying import bits
 
 import xpdense as xd
 from xpdense import model, training
@@ -57,11 +58,6 @@ def network(*layers: xd.Layer, **options: Any) -> xd.DenseNetwork:
 
 def fit(net: xd.DenseNetwork, **options: Any) -> xd.History:
     return net.fit(**{"x": X, "y": Y, "loss": "squared_error", "epochs": 3, "batch_size": 16} | options)
-
-
-def bits(net: xd.DenseNetwork) -> dict[str, bytes]:
-    """Parameters and running statistics, to the bit."""
-    return {name: value.tobytes() for name, value in net.arena.to_host().items()}
 
 
 def shuffled(epoch: int, rows: int = 50, batch_size: int = 16, seed: int = 3) -> list[np.ndarray]:
