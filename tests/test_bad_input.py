@@ -480,7 +480,7 @@ NUMBERS = [
       for value in (1.0, -0.1)),
     Case("beta2", optimize(lambda: xd.Lion(beta2=1.0)), ParameterError, "beta2 must be"),
     *(Case(f"momentum-{value!r}", optimize(lambda value=value: xd.Momentum(momentum=value)), ParameterError,
-           "momentum must be a finite number in [0, 1)") for value in (1.0, -0.5)),
+           "momentum must be a finite number in [0, 1]") for value in (1.5, -0.5)),
     Case("rmsprop-decay", optimize(lambda: xd.RMSprop(decay=1.0)), ParameterError, "decay must be"),
     *(Case(f"epsilon-{cls.__name__}", optimize(lambda cls=cls: cls(epsilon=0.0)), ParameterError, "epsilon must be")
       for cls in (xd.Adam, xd.RMSprop, xd.Adagrad)),  # 0 / 0 where a gradient has always been 0

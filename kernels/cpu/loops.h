@@ -154,12 +154,12 @@ template <typename T> double total_weight(const T *weight, long rows) {
     return total > 0 ? total : 1;
 }
 
-// p: z, target, weight or null, dz, value; n: rows, cols; s: the formula's parameter
+// p: z, target, weight or null, dz, value; n: rows, cols; s: the formula's parameter, the loss's factor
 template <typename T, template <typename> class L> int loss(const Arguments &a) {
     const T *z = (const T *)a.p[0], *t = (const T *)a.p[1], *weight = (const T *)a.p[2], k = T(a.s[0]);
     T *dz = (T *)a.p[3];
     const long rows = a.n[0], cols = a.n[1];
-    const double total = total_weight(weight, rows);
+    const double total = total_weight(weight, rows) / a.s[1];
     double sum = 0;
     for (long i = 0; i < rows; ++i, z += cols, t += cols, dz += cols) {
         const double share = (weight ? double(weight[i]) : 1.0) / total / double(cols);
@@ -174,14 +174,15 @@ template <typename T, template <typename> class L> int loss(const Arguments &a) 
     return 0;
 }
 
-// p: z, target, weight or null, dz, value; n: rows, classes, 1 where targets are class numbers (int64); s: smoothing.
+// p: z, target, weight or null, dz, value; n: rows, classes, 1 where targets are class numbers (int64); s: smoothing,
+// the loss's factor.
 // The row of a class number is 1 there; value = log(sum e) sum(t) - sum(t (z - max)), dz = e sum(t) / sum(e) - t.
 template <typename T> int softmax_cross_entropy(const Arguments &a) {
     const T *z = (const T *)a.p[0], *weight = (const T *)a.p[2];
     T *dz = (T *)a.p[3];
     const long rows = a.n[0], cols = a.n[1], numbers = a.n[2];
     const T smoothing = T(a.s[0]), rest = T(1) - smoothing, even = smoothing / T(cols);
-    const double total = total_weight(weight, rows);
+    const double total = total_weight(weight, rows) / a.s[1];
     double sum = 0;
     for (long i = 0; i < rows; ++i, z += cols, dz += cols) {
         T most = z[0], sum_e = 0, mass = 0, dot = 0;

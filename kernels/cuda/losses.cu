@@ -2,7 +2,7 @@
 //
 // z, dz (rows, cols); target (rows, cols), or class numbers (rows,) with LABELS; weight (rows,) with WEIGHTED; value ();
 // partial (gridDim.x,); counter (1,), zero; scale (1,), what dz is multiplied by with SCALED. One warp a row: block
-// 32 x warps, any grid. LOSS names an elementwise loss of losses.h; without it, softmax cross-entropy with smoothing K.
+// 32 x warps, any grid. FACTOR multiplies value and dz. LOSS names an elementwise loss of losses.h; without it, softmax cross-entropy with smoothing K.
 // Bytes moved per element: reads z and the target, writes dz (3 items).
 #ifdef LOSS
 template <typename S, typename T> __device__ T row_loss(const S *z, const T *t, S *dz, long long cols, T scale) {
@@ -58,6 +58,9 @@ extern "C" __global__ void loss(const S *z, const TYPE *target, const T *weight,
     for (long long i = threadIdx.x; i < rows; i += blockDim.x) total += double(weight[i]);
     total = block_sum(total, part);
     if (!(total > 0)) total = 1;
+#endif
+#ifdef FACTOR
+    total /= FACTOR;
 #endif
     for (long long row = (long long)blockIdx.x * warps + threadIdx.x / 32; row < rows; row += gridDim.x * warps) {
         double share = 1 / total;

@@ -42,6 +42,12 @@ class Run:
 class Callback:
     """Base class; override what you need.
 
+    Attributes
+    ----------
+    leaves_settings : bool
+        Whether it never changes a setting of the optimizer other than its learning rate: a recorded step then stays
+        good from one epoch to the next.
+
     Examples
     --------
     >>> import xpdense as xd
@@ -49,6 +55,8 @@ class Callback:
     ...     def on_epoch_end(self, run):
     ...         print(run.epoch, run.history["loss"][-1])
     """
+
+    leaves_settings = False
 
     def on_train_begin(self, run: Run) -> None:
         """Before the first step."""
@@ -93,6 +101,8 @@ class EarlyStopping(Callback):
     5
     """
 
+    leaves_settings = True
+
     def __init__(self, monitor: str | None = None, *, patience: int = 10, tolerance: float = 0.0,
                  restore_best: bool = True) -> None:
         self.monitor, self.patience = monitor, positive_int("patience", patience)
@@ -128,6 +138,8 @@ class EarlyStopping(Callback):
 
 class ProgressBar(Callback):
     """A tqdm bar over the steps, with the last epoch's losses."""
+
+    leaves_settings = True
 
     def on_train_begin(self, run: Run) -> None:
         from tqdm.auto import tqdm

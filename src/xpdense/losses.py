@@ -19,6 +19,11 @@ from .errors import ParameterError, ShapeError, TargetError, lookup, made, real
 class Loss:
     """A loss of logits z and targets; subclass it and write `value_and_gradient`.
 
+    Parameters
+    ----------
+    factor : float
+        What the mean over the batch, and its gradient, are multiplied by.
+
     Examples
     --------
     A user's own loss, log cosh:
@@ -36,6 +41,11 @@ class Loss:
     name = "loss"
     labels = False  #: whether a target may be (batch,) class numbers
     kernel: str | None = None  #: the compiled kernel of this very formula
+    factor = 1.0
+
+    def __init__(self, *, factor: float = 1.0) -> None:
+        if factor != 1.0:
+            self.factor = real("factor", factor, 0.0, open_low=True)
 
     def __init_subclass__(cls) -> None:  # a user's loss that names itself nothing is not taken for the one it extends
         if "name" not in vars(cls):
@@ -131,7 +141,8 @@ class SoftmaxCrossEntropy(Loss):
     kernel = "softmax_cross_entropy"
     labels = True
 
-    def __init__(self, label_smoothing: float = 0.0) -> None:
+    def __init__(self, label_smoothing: float = 0.0, *, factor: float = 1.0) -> None:
+        super().__init__(factor=factor)
         self.label_smoothing = real("label_smoothing", label_smoothing, 0.0, 1.0, open_high=True)
 
     def constants(self) -> tuple[float, ...]:
@@ -213,7 +224,8 @@ class Huber(Loss):
     name = "huber"
     kernel = "loss huber"
 
-    def __init__(self, delta: float = 1.0) -> None:
+    def __init__(self, delta: float = 1.0, *, factor: float = 1.0) -> None:
+        super().__init__(factor=factor)
         self.delta = real("delta", delta, 0.0, open_low=True)
 
     def constants(self) -> tuple[float, ...]:
@@ -257,7 +269,8 @@ class Quantile(Loss):
     name = "quantile"
     kernel = "loss quantile"
 
-    def __init__(self, q: float = 0.5) -> None:
+    def __init__(self, q: float = 0.5, *, factor: float = 1.0) -> None:
+        super().__init__(factor=factor)
         self.q = real("q", q, 0.0, 1.0, open_low=True, open_high=True)
 
     def constants(self) -> tuple[float, ...]:

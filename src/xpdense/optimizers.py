@@ -26,6 +26,9 @@ class Optimizer:
     weight_decay : float
         Strength of the decay: of L2 penalty weight_decay / 2 * |w|**2 where coupled; of w -= rate * weight_decay * w
         where decoupled.
+    penalty : float
+        The same strength for a penalty on the sum of a batch's losses, not their mean: it adds penalty / rows to the
+        weight decay, as scikit-learn's `alpha` does.
     decoupled : bool
         Loshchilov and Hutter, arXiv:1711.05101. Default: False, but True for AdamW and Lion.
     decay_all : bool
@@ -50,9 +53,10 @@ class Optimizer:
     _decoupled = False
 
     def __init__(self, learning_rate: float | Schedule = 1e-3, *, weight_decay: float = 0.0,
-                 decoupled: bool | None = None, decay_all: bool = False, clip_norm: float | None = None) -> None:
+                 penalty: float = 0.0, decoupled: bool | None = None, decay_all: bool = False,
+                 clip_norm: float | None = None) -> None:
         self.learning_rate = as_schedule(learning_rate)
-        self.weight_decay = real("weight_decay", weight_decay, 0.0)
+        self.weight_decay, self.penalty = real("weight_decay", weight_decay, 0.0), real("penalty", penalty, 0.0)
         self.decoupled = self._decoupled if decoupled is None else boolean("decoupled", decoupled)
         self.decay_all = boolean("decay_all", decay_all)
         self.clip_norm = None if clip_norm is None else real("clip_norm", clip_norm, 0.0, open_low=True)
@@ -89,10 +93,12 @@ class OptimizerState:
     buffers : dict of arrays (size,), by slot
     hyper : array (k,)
         The learning rate and the optimizer's scalars; a device array, so that a recorded step can be replayed.
+    steps : int
+        How many steps a training has made with it, over all its runs.
     """
 
     def __init__(self, optimizer: Optimizer, arena: Arena) -> None:
-        self.optimizer, self.arena = optimizer, arena
+        self.optimizer, self.arena, self.steps = optimizer, arena, 0
         self.buffers = {slot: arena.backend.zeros(arena.params.shape, arena.dtype) for slot in optimizer.slots}
         self.hyper = arena.backend.zeros((1 + len(optimizer.scalars(1.0, 1)),), arena.dtype)
 
@@ -104,16 +110,16 @@ class OptimizerState:
         """Tell the optimizer the number of the step, from 0, and its learning rate."""
         ops.assign(self.hyper, self.scalars(step, rate))
 
-    def step(self, ops: Ops, step: int, rate: float) -> None:
-        """Change the arena's parameters by its gradients, in step `step`, from 0."""
+    def step(self, ops: Ops, step: int, rate: float, rows: int = 1) -> None:
+        """Change the arena's parameters by its gradients, in step `step`, from 0, of a batch of `rows`."""
         self.set_step(ops, step, rate)
-        self.update(ops)
+        self.update(ops, rows)
 
-    def update(self, ops: Ops) -> None:
+    def update(self, ops: Ops, rows: int = 1) -> None:
         """The same, once the step's scalars are on the device: one op over the arena."""
-        arena = self.arena
-        ops.update(self.optimizer, arena.params, arena.grads, self.buffers, self.hyper, arena.decay_size,
-                   None if arena.working is arena.params else arena.working)
+        arena, rule = self.arena, self.optimizer
+        ops.update(rule, arena.params, arena.grads, self.buffers, self.hyper, arena.decay_size,
+                   None if arena.working is arena.params else arena.working, rule.weight_decay + rule.penalty / rows)
 
     def snapshot(self, into: dict[str, Array] | None = None) -> dict[str, Array]:
         """A copy of the buffers, for `restore`; in the memory of an earlier one, where that is given."""
@@ -151,7 +157,7 @@ class Momentum(Optimizer):
 
     def __init__(self, learning_rate: float | Schedule = 1e-2, *, momentum: float = 0.9, **common: Any) -> None:
         super().__init__(learning_rate, **common)
-        self.momentum = real("momentum", momentum, 0.0, 1.0, open_high=True)
+        self.momentum = real("momentum", momentum, 0.0, 1.0)
 
     def constants(self) -> tuple[float, ...]:
         return (self.momentum,)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, host
-from .callbacks import Callback, EarlyStopping, ProgressBar, Run
+from .callbacks import Callback, ProgressBar, Run
 from .comm import Solo
 from .data.arrays import Batches, Rows, stored
 from .errors import LayerExtremes, NonFiniteLossError, real
@@ -61,18 +61,23 @@ def step_on_device(network: Network, loss: Loss, optimizer: OptimizerState, batc
         watch(value)
     network.backward(dz)  # overwrites arena.grads
     comm.mean_(network.arena.grads)
-    optimizer.update(network.ops)  # one op over the arena
+    optimizer.update(network.ops, int(batch.x.shape[-2]))  # one op over the arena
     return value
 
 
 def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, optimizer: Optimizer, epochs: int,
-          batches: Batches, metrics: Sequence[Metric], callbacks: Sequence[Callback], comm: Solo) -> History:
-    """The loop: epochs of steps, a row of the history after each. Everything is checked and in place already."""
-    run = Run(network, History(), epochs, len(batches), validation is not None)
+          batches: Batches, metrics: Sequence[Metric], callbacks: Sequence[Callback], comm: Solo,
+          state: OptimizerState | None = None, history: History | None = None) -> History:
+    """The loop: epochs of steps, a row of the history after each. Everything is checked and in place already.
+
+    With the `state` and the `history` of an earlier training it goes on from there; the schedule starts afresh.
+    """
+    state = state or optimizer.begin(network.arena)
+    run = Run(network, History() if history is None else history, epochs, len(batches), validation is not None)
     prefix, held = ("", rows) if validation is None else ("validation_", validation)
     run.metrics = {prefix + metric.name: metric.greater_is_better for metric in metrics}
     network.ops.begin_training()
-    loop = _Loop(network, rows, loss, optimizer, batches, run, comm, callbacks)
+    loop = _Loop(network, rows, loss, state, batches, run, comm, callbacks)
     begun: list[Callback] = []
     try:
         for callback in callbacks:
@@ -118,21 +123,20 @@ class _Loop:
     copy of weights and optimizer state with which a loss was computed and was finite.
     """
 
-    def __init__(self, network: Network, rows: Rows, loss: Loss, optimizer: Optimizer, batches: Batches, run: Run,
+    def __init__(self, network: Network, rows: Rows, loss: Loss, state: OptimizerState, batches: Batches, run: Run,
                  comm: Solo, callbacks: Sequence[Callback]) -> None:
-        self.network, self.rows, self.loss, self.optimizer = network, rows, loss, optimizer
-        self.batches, self.run, self.comm = batches, run, comm
+        self.network, self.rows, self.loss, self.state = network, rows, loss, state
+        self.batches, self.run, self.comm, self.begun = batches, run, comm, state.steps
         self.stepping = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]
-        self.state = optimizer.begin(network.arena)
         self.weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
         self.memory: dict[int, Memory] = {}  # of batches, by their size
         self.copies: list[_Copy] = []
-        self.good = self.start = self._copy(0)
+        self.good = self.start = self._copy(self.begun)
         self.last_rate = 0.0
         self.watched = any(type(c) is not ProgressBar for c in self.stepping)  # somebody may look in at every step
         run.history.why_not_replayed = self._why_not_replayed()
         self.replay = None if run.history.why_not_replayed else _Replay(self)
-        self.settled = all(type(c) in (EarlyStopping, ProgressBar) for c in callbacks)  # nobody changes a setting
+        self.settled = all(c.leaves_settings for c in callbacks)
 
     def _why_not_replayed(self) -> str:
         """Why every step must be made from Python; nothing where none must."""
@@ -141,14 +145,14 @@ class _Loop:
         if not self.network.is_all_ours:
             return "a layer is not one of the package's own"
         if self.rows.on_host:
-            return "the data are too large for the device and stay on the host"
+            return "the data stay on the host: they are sparse, or too large for the device"
         return "a callback looks in at every step" if self.watched else ""
 
     def epoch(self) -> tuple[float, float]:
         """Make the steps of epoch `run.epoch`; its mean loss and its last learning rate."""
         backend, run, steps = self.network.backend, self.run, len(self.batches)
         self.network.arena.refresh()  # a callback may have written to the parameters
-        order, first = self.batches.order(run.epoch), run.epoch * steps
+        order, first = self.batches.order(run.epoch), self.begun + run.epoch * steps
         count, size = len(order), self.batches.batch_size
         mass = np.add.reduceat(np.ones(count) if self.weight is None else self.weight[order], range(0, count, size))
         flat = order if self.rows.on_host else backend.from_host(order)  # one copy to the device
@@ -166,6 +170,7 @@ class _Loop:
                 self.start = self._copy(first + begin)
             made = self.replay.run(first, burst, flat, losses) if self.replay else 0
             run.history.steps += len(burst)
+            self.state.steps = first + burst.stop
             for i in burst if self.stepping else burst[made:]:
                 if i >= begin + made:
                     losses[i] = self._step(first + i, drawn(i), look=backend.on_host)
@@ -193,8 +198,8 @@ class _Loop:
 
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
-        schedule = self.optimizer.learning_rate
-        rate = schedule(step, self.run.epochs * self.run.steps_per_epoch)
+        schedule = self.state.optimizer.learning_rate
+        rate = schedule(step - self.begun, self.run.epochs * self.run.steps_per_epoch)
         if type(rate) is not float or not 0.0 <= rate < math.inf:
             rate = real(f"the learning rate that {type(schedule).__name__} gives for step {step}", rate, 0.0)
         self.last_rate = rate
@@ -248,6 +253,7 @@ class _Loop:
     def _restore(self, copy: _Copy) -> None:
         self.network.arena.restore(copy.arena)
         self.state.restore(copy.state)
+        self.state.steps = copy.step
         if copy.grads is not None:
             self.network.arena.grads[...] = copy.grads
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..errors import (
     real,
 )
 from ..ops import Memory
+from .sparse import SparseRows
 
 
 def as_array(values: Any, what: str) -> tuple[Array, Backend]:
@@ -104,6 +105,8 @@ def features(x: Any, network: Any, what: str = "x", target: Backend | None = Non
 
 def stored(array: Array, backend: Backend) -> Array:
     """A part of Rows on the network's backend, also where these stayed on the host."""
+    if isinstance(array, SparseRows):
+        array = array[:]
     return backend.from_host(array) if isinstance(array, np.ndarray) else array
 
 
@@ -152,7 +155,7 @@ class Rows:
     x: Array  # (n, inputs)
     y: Array  # (n, outputs) or (n,)
     weight: Array | None  # (n,)
-    on_host: bool = False  # NumPy arrays of a network on a device whose memory they would fill
+    on_host: bool = False  # NumPy arrays of a network on a device whose memory they would fill, or sparse features
 
     @property
     def count(self) -> int:
@@ -170,21 +173,25 @@ class Rows:
 
     def split(self, ops: Any, fraction: float, seed: int) -> tuple[Rows, Rows]:
         """Rows to train on and to hold out, each where these are."""
-        def some(rows: np.ndarray) -> Rows:
-            if not self.on_host:
-                return self.take(ops, ops.backend.from_host(rows))
-            return Rows(self.x[rows], self.y[rows], None if self.weight is None else self.weight[rows], True)
-
         kept, out = split(self.count, fraction, seed)
-        return some(kept), some(out)
+        return self.some(ops, kept), self.some(ops, out)
+
+    def some(self, ops: Any, rows: np.ndarray) -> Rows:
+        """Some of the rows, by number, where they are."""
+        if not self.on_host:
+            return self.take(ops, ops.backend.from_host(rows))
+        x = self.x.some(rows) if isinstance(self.x, SparseRows) else self.x[rows]
+        return Rows(x, self.y[rows], None if self.weight is None else self.weight[rows], True)
 
 
 def prepared(x: Any, y: Any, sample_weight: Any, network: Any, loss: Any, what: str = "") -> Rows:
     """Checked Rows for a network and a loss; `what` names the set in messages ("validation ").
 
     They are on the network's backend, unless they come from the host and would fill half of what is free there: then
-    they stay, and go over in batches.
+    they stay, and go over in batches. Sparse features stay as they are.
     """
+    if isinstance(x, SparseRows):
+        return replace(labelled(x, y, sample_weight, network, loss, what, resolve("numpy")), on_host=True)
     place, size = network.backend, np.dtype(network.dtype).itemsize * (network.inputs + network.outputs + 1)
     array, source = as_array(x, f"{what}x")
     stay = source.kind == "numpy" and array.ndim == 2 and place.crowded(array.shape[0] * size)

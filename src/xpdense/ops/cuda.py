@@ -294,6 +294,7 @@ class CudaOps(Ops):
                 defines = [("K", *(loss.constants() or (0.0,)))]
                 defines += [("LABELS", 1)] * labels + [("WEIGHTED", 1)] * (weight is not None)
                 defines += [("SCALED", 1)] * (self.loss_scale is not None)
+                defines += [("FACTOR", loss.factor)] * (loss.factor != 1.0)
                 if kernel.startswith("loss "):
                     defines.append(("LOSS", kernel.replace("loss ", "loss_")))
                 warps = 8
@@ -313,7 +314,7 @@ class CudaOps(Ops):
     # --- the optimizer -----------------------------------------------------------------------------------------
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
-               decay_size: int, working: Array | None = None) -> None:
+               decay_size: int, working: Array | None = None, decay: float | None = None) -> None:
         kernel = vars(type(optimizer)).get("kernel")
         fits = params.ndim == 1 and hyper.size <= 4 and self._fit(grads, working) and tuple(state) == optimizer.slots
         fits = fits and all(s.shape == params.shape and s.dtype == self._wide and s.flags.c_contiguous
@@ -323,7 +324,8 @@ class CudaOps(Ops):
             made = kernels.update(self._cp, kernel.removeprefix("update "), len(state), hyper.size, optimizer.decoupled,
                            factor is not None, self.loss_scale is not None, working is not None)
             self._run(made, grads, hyper, *(() if factor is None else (factor,)),
-                      params.size if optimizer.decay_all else decay_size, optimizer.weight_decay,
+                      params.size if optimizer.decay_all else decay_size,
+                      optimizer.weight_decay if decay is None else decay,
                       *(*optimizer.constants(), 0.0, 0.0, 0.0, 0.0)[:4], params, *state.values(),
                       *(() if working is None else (working,)))
             return
@@ -331,7 +333,7 @@ class CudaOps(Ops):
             raise ParameterError(f"precision='float16' takes the package's own optimizers, which leave out a step that "
                                  f"overflows; {type(optimizer).__name__} is not one: use 'bfloat16'")
         self._generic("update", optimizer, params, grads.astype(self._wide, copy=False), state, hyper, decay_size,
-                      working)
+                      working, decay)
 
     def _factor(self, clip_norm: float | None, grads: Array) -> Array | None:
         """What every gradient is multiplied by, (1,) on the device; None where it is 1."""

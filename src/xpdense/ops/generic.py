@@ -232,7 +232,7 @@ class Ops:
 
     def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None, dz: Array | None = None,
                           value: Array | None = None) -> tuple[Array, Array]:
-        """The (weighted) mean over the batch of `loss`, and its gradient at the logits z.
+        """The (weighted) mean over the batch of `loss`, times its factor, and its gradient at the logits z.
 
         z (..., batch, outputs); target (batch, outputs), or (batch,) class numbers; weight (batch,) or None.
         Returns (value, dz): value is an array (...) on the device, never read here. A batch whose weights are all
@@ -245,21 +245,22 @@ class Ops:
                              f"and a gradient for each logit, {tuple(z.shape)}; it gave {tuple(per_row.shape)} and "
                              f"{tuple(gradient.shape)}")
         if weight is None:
-            rows = z.shape[-2]
-            return xp.sum(per_row, axis=-1) * (1.0 / rows), gradient * (1.0 / rows)
+            share = loss.factor / z.shape[-2]
+            return xp.sum(per_row, axis=-1) * share, gradient * share
         total = xp.sum(weight, axis=-1)
-        share = weight / xp.where(total > 0, total, xp.ones_like(total))  # (batch,)
+        share = loss.factor * weight / xp.where(total > 0, total, xp.ones_like(total))  # (batch,)
         return xp.sum(per_row * share, axis=-1), gradient * share[..., None]
 
     # --- the optimizer -----------------------------------------------------------------------------------------
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
-               decay_size: int, working: Array | None = None) -> None:
+               decay_size: int, working: Array | None = None, decay: float | None = None) -> None:
         """One step of the optimizer over the whole arena, in place; clipping and weight decay included.
 
         params, grads and each of state (..., size). hyper (k,): the learning rate, then the optimizer's own
         scalars of this step. Weight decay applies to params[..., :decay_size]. grads is left as it was. working: the
-        parameters as the products read them, where that is another type.
+        parameters as the products read them, where that is another type. decay: the step's weight decay, where it is
+        not the optimizer's own.
         """
         xp = self.xp
         rate = hyper[0]
@@ -269,8 +270,8 @@ class Ops:
             shrink = xp.minimum(optimizer.clip_norm / (norm + 1e-6), xp.ones_like(norm))
         size = params.shape[-1]
         decay_size = size if optimizer.decay_all else decay_size
-        decays = [(0, decay_size, optimizer.weight_decay), (decay_size, size, 0.0)]
-        for start, stop, decay in decays:
+        own = optimizer.weight_decay if decay is None else decay
+        for start, stop, decay in ((0, decay_size, own), (decay_size, size, 0.0)):
             for i in range(start, stop, self.piece):
                 here = (..., slice(i, min(i + self.piece, stop)))
                 p, g = params[here], grads[here]

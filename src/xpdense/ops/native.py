@@ -183,23 +183,24 @@ class NativeOps(Ops):
             sizes = (*z.shape, numbers)
             right = target.shape == (z.shape[:1] if numbers else z.shape) and gradient.shape == z.shape
             right = right and gradient is not z and (weight is None or weight.shape == z.shape[:1])
-            if right and self._run(kernel, (z, target, weight, gradient, value), sizes, loss.constants()):
+            if right and self._run(kernel, (z, target, weight, gradient, value), sizes,
+                                   ((*loss.constants(), 0.0)[0], loss.factor)):
                 return value, gradient
         value, gradient = self._generic("loss_and_gradient", loss, z, target, weight, dz, value)
         return value, gradient
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
-               decay_size: int, working: Array | None = None) -> None:
+               decay_size: int, working: Array | None = None, decay: float | None = None) -> None:
         kernel = vars(type(optimizer)).get("kernel")
         slots = (*state.values(), None, None)[:2]
         fits = params.ndim == 1 and hyper.size <= 4 and all(s.shape == params.shape for s in (grads, *state.values()))
         if kernel and fits and working is None and tuple(state) == optimizer.slots:
             sizes = (params.size, params.size if optimizer.decay_all else decay_size, hyper.size)
-            scalars = (optimizer.weight_decay, float(optimizer.decoupled), optimizer.clip_norm or 0.0,
+            scalars = (optimizer.weight_decay if decay is None else decay, float(optimizer.decoupled), optimizer.clip_norm or 0.0,
                        *optimizer.constants())
             if self._run(kernel, (params, grads, *slots, hyper), sizes, scalars):
                 return
-        self._generic("update", optimizer, params, grads, state, hyper, decay_size, working)
+        self._generic("update", optimizer, params, grads, state, hyper, decay_size, working, decay)
 
 
 @functools.cache

@@ -1,0 +1,34 @@
+"""A sparse matrix of features on the host, which gives dense rows: never all of them at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class SparseRows:
+    """A SciPy CSR matrix (n, features) as a source of dense batches.
+
+    >>> from scipy.sparse import csr_array
+    >>> SparseRows(csr_array([[0, 2], [3, 0]]), "float32")[np.array([1])]
+    array([[3., 0.]], dtype=float32)
+    """
+
+    def __init__(self, matrix: Any, dtype: str) -> None:
+        self._matrix = matrix.tocsr().astype(dtype, copy=False)
+        self.shape, self.dtype, self.ndim = matrix.shape, self._matrix.dtype, 2
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        """Dense rows by their numbers or a slice; (slice, ...) as of an array."""
+        dense: np.ndarray = self._matrix[rows[0] if isinstance(rows, tuple) else rows].toarray()
+        return dense
+
+    def some(self, rows: np.ndarray) -> SparseRows:
+        """Some of the rows, sparse still."""
+        return SparseRows(self._matrix[rows], str(self.dtype))
+
+    def take(self, rows: np.ndarray, axis: int = 0, out: np.ndarray | None = None, mode: str = "raise") -> np.ndarray:
+        """As `numpy.take` calls it."""
+        part = self._matrix[rows]
+        return part.toarray() if out is None else part.toarray(out=out)
