@@ -15,9 +15,11 @@ _HOMES = {
     "arena": ("Parameter",),
     "callbacks": ("Callback", "EarlyStopping", "ProgressBar"),
     "doctor.gradients": ("GradientReport", "check_gradients", "check_network"),
-    "errors": ("ArrayTypeError", "BackendError", "DataError", "FileFormatError", "MemoryLimitError",
+    "errors": ("ArrayTypeError", "BackendError", "DataError", "DivergenceError", "FileFormatError", "MemoryLimitError",
                "MissingDependencyError", "ModelFileError", "NonFiniteDataError", "NonFiniteLossError", "NotFittedError",
                "OutputError", "ParameterError", "ShapeError", "TargetError", "UnknownNameError", "XpdenseError"),
+    "estimators.classifier": ("MLPClassifier",),
+    "estimators.regressor": ("MLPRegressor",),
     "history": ("History",),
     "initializers": ("Initializer",),
     "layers": ("BatchNorm", "Dense", "Dropout", "Layer", "LayerNorm", "Residual"),
@@ -63,6 +65,7 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .errors import ArrayTypeError as ArrayTypeError
     from .errors import BackendError as BackendError
     from .errors import DataError as DataError
+    from .errors import DivergenceError as DivergenceError
     from .errors import FileFormatError as FileFormatError
     from .errors import MemoryLimitError as MemoryLimitError
     from .errors import MissingDependencyError as MissingDependencyError
@@ -76,6 +79,8 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .errors import TargetError as TargetError
     from .errors import UnknownNameError as UnknownNameError
     from .errors import XpdenseError as XpdenseError
+    from .estimators.classifier import MLPClassifier as MLPClassifier
+    from .estimators.regressor import MLPRegressor as MLPRegressor
     from .history import History as History
     from .initializers import Initializer as Initializer
     from .layers import BatchNorm as BatchNorm

@@ -15,7 +15,8 @@
     ├── ModelFileError      (ValueError)          a saved model that is damaged or of another version
     ├── OutputError         (OSError)             a place that cannot be written
     ├── NotFittedError      (ValueError, AttributeError)
-    └── NonFiniteLossError  (FloatingPointError)  the loss of a running training became NaN or infinite
+    └── DivergenceError     (FloatingPointError, ValueError)  a training that made the loss worse
+        └── NonFiniteLossError                    the loss of a running training became NaN or infinite
 
 Every one is an XpdenseError and also what Python's users expect to catch.
 """
@@ -104,6 +105,10 @@ class NotFittedError(XpdenseError, ValueError, AttributeError):
     """Something that needs a trained network was asked of an untrained one."""
 
 
+class DivergenceError(XpdenseError, FloatingPointError, ValueError):
+    """A training at whose end the loss is far above that of the untrained network."""
+
+
 @dataclass(frozen=True)
 class LayerExtremes:
     """Largest absolute values around one layer at the step where the loss became non-finite.
@@ -121,7 +126,7 @@ class LayerExtremes:
 
 
 @dataclass(eq=False)
-class NonFiniteLossError(XpdenseError, FloatingPointError):
+class NonFiniteLossError(DivergenceError):
     """The training loss became NaN or infinite; the network holds good weights again.
 
     Attributes

@@ -13,7 +13,7 @@ from . import checkpoint, training
 from .backend import Array, Backend, backend_of, host, resolve
 from .callbacks import Callback, as_callbacks
 from .comm import Solo
-from .data.arrays import Batches, features, labelled, moved, prepared, shaped
+from .data.arrays import Batches, features, labelled, prepared, shaped
 from .errors import (
     ModelFileError,
     NotFittedError,
@@ -186,13 +186,7 @@ class DenseNetwork(Network):
         """
         source = self._follow(x)
         place = source or resolve("numpy")
-        link = self.loss.link if self.loss else _identity
-        xp = self.ops.xp
-        with self.backend.active(), np.errstate(all="ignore"):
-            out = [moved(xp.asarray(link(xp, z), copy=True), self.backend, place)
-                   for z in training.logits(self, self._slices(x))]
-        with place.active():
-            return out[0] if len(out) == 1 else place.xp.concat(out, axis=0)
+        return training.outputs(self, self._slices(x), self.loss.link if self.loss else _identity, place)
 
     def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, sample_weight: Any = None,
                  metrics: Sequence[str | Callable[..., float] | Metric] = ()) -> dict[str, float]:

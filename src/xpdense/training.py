@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from .backend import Array, host
+from .backend import Array, Backend, host
 from .callbacks import Callback, ProgressBar, Run
 from .comm import Solo
-from .data.arrays import Batches, Rows, stored
+from .data.arrays import Batches, Rows, moved, stored
 from .errors import LayerExtremes, NonFiniteLossError, real
 from .history import History
 from .layers import Tape, forward
@@ -373,7 +373,7 @@ def parts(network: Network, x: Any) -> Iterator[Any]:
     """x (n, inputs), of any place, in slices of at most `batch_rows` rows."""
     n, rows = int(x.shape[0]), batch_rows(network)
     for i in range(0, n, rows):
-        yield x if n <= rows else x[i : min(i + rows, n), ...]
+        yield x[i : min(i + rows, n), ...]
 
 
 def logits(network: Network, slices: Iterable[Array]) -> Iterator[Array]:
@@ -383,6 +383,16 @@ def logits(network: Network, slices: Iterable[Array]) -> Iterator[Array]:
     for x in slices:
         z = forward(ops, network.layers, x, tape)
         yield z if ops.wide == ops.dtype else ops.xp.astype(z, network.backend.dtype(ops.wide))
+
+
+def outputs(network: Network, slices: Iterable[Array], function: Callable[[Any, Array], Array],
+            place: Backend) -> Array:
+    """`function(xp, logits)` of each slice, one after the other, as one array (n, ...) of `place`."""
+    xp = network.ops.xp
+    with network.backend.active(), np.errstate(all="ignore"):
+        out = [moved(xp.asarray(function(xp, z), copy=True), network.backend, place) for z in logits(network, slices)]
+    with place.active():
+        return out[0] if len(out) == 1 else place.xp.concat(out, axis=0)
 
 
 def evaluate(network: Network, slices: Iterable[Array], rows: Rows, loss: Loss,

@@ -105,8 +105,6 @@ def features(x: Any, network: Any, what: str = "x", target: Backend | None = Non
 
 def stored(array: Array, backend: Backend) -> Array:
     """A part of Rows on the network's backend, also where these stayed on the host."""
-    if isinstance(array, SparseRows):
-        array = array[:]
     return backend.from_host(array) if isinstance(array, np.ndarray) else array
 
 

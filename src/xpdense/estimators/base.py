@@ -1,0 +1,586 @@
+"""What both estimators share: parameters, and fit from the user's arrays to fitted attributes."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import warnings
+from collections.abc import Iterator
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, _fit_context, is_classifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils._param_validation import Interval, Options, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.optimize import _check_optimize_result
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
+
+from .. import training
+from ..activations import ACTIVATIONS, Activation
+from ..backend import Array, Backend, host, resolve
+from ..comm import Solo
+from ..data.arrays import Batches, Rows, features, moved, prepared, stored
+from ..errors import DivergenceError, ParameterError
+from ..history import History
+from ..layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
+from ..losses import Loss
+from ..network import Network
+from ..optimizers import OPTIMIZERS, Optimizer, OptimizerState
+from ..schedules import Schedule
+from .inputs import as_rows, checked, device_backend, dispatching, some, source_of
+from .progress import FitTasks, Progress
+from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs
+
+try:
+    from sklearn.callback import CallbackSupportMixin
+except ImportError:  # scikit-learn before 1.9
+
+    class CallbackSupportMixin:  # type: ignore[no-redef]
+        """There are no callbacks."""
+
+_SCIKIT = ("identity", "logistic", "tanh", "relu")  # activations whose initial weights are drawn as scikit-learn does
+_NORMS = {"batch": BatchNorm, "layer": LayerNorm}
+_DURING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")  # scikit-learn's own, which it takes away itself
+
+
+def _is_stochastic(estimator: Any) -> bool:
+    if estimator.solver == "lbfgs":
+        raise AttributeError("partial_fit is only available for stochastic optimizers. lbfgs is not stochastic.")
+    return True
+
+
+class Shuffled(Batches):
+    """Batches in the order that a RandomState gives, each epoch's a permutation of the one before, as scikit-learn's."""
+
+    def __init__(self, rows: int, batch_size: int, random: np.random.RandomState, shuffle: bool) -> None:
+        super().__init__(rows, batch_size, 0, shuffle)
+        self._random, self._numbers = random, np.arange(rows)
+
+    def order(self, epoch: int) -> np.ndarray:
+        if self.shuffle:
+            self._numbers = self._numbers[self._random.permutation(self.rows)]
+        return self._numbers
+
+
+class BaseMLP(CallbackSupportMixin, BaseEstimator):
+    """The parameters, the training and the predictions that classifier and regressor share."""
+
+    _parameter_constraints: dict[str, list[Any]] = {
+        "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
+        "activation": [StrOptions({"logistic", *ACTIVATIONS}), Activation, "array-like"],
+        "solver": [StrOptions({"lbfgs", *OPTIMIZERS}), Optimizer],
+        "alpha": [Interval(Real, 0, None, closed="left")],
+        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "learning_rate": [StrOptions({"constant", "invscaling", "adaptive"}), Schedule],
+        "learning_rate_init": [Interval(Real, 0, None, closed="neither")],
+        "power_t": [Interval(Real, 0, None, closed="left")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "shuffle": ["boolean"],
+        "random_state": ["random_state"],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "verbose": ["verbose"],
+        "warm_start": ["boolean"],
+        "momentum": [Interval(Real, 0, 1, closed="both")],
+        "nesterovs_momentum": ["boolean"],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+        "beta_1": [Interval(Real, 0, 1, closed="left")],
+        "beta_2": [Interval(Real, 0, 1, closed="left")],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), Options(Real, {np.inf})],
+        "max_fun": [Interval(Integral, 1, None, closed="left")],
+        "backend": [str],
+        "dtype": [StrOptions({"auto", "float32", "float64"})],
+        "precision": [StrOptions({"full", "tf32", "float16", "bfloat16"})],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "normalization": [StrOptions(set(_NORMS)), None],
+        "residual": ["boolean"],
+        "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "scoring": [str, callable, None],
+        "categorical_features": [StrOptions({"from_dtype"}), "array-like", None],
+    }
+    hidden_layer_sizes: Any
+    activation: Any
+    solver: Any
+    alpha: float
+    batch_size: Any
+    learning_rate: Any
+    learning_rate_init: float
+    power_t: float
+    max_iter: int
+    loss: Any
+    shuffle: bool
+    random_state: Any
+    tol: float
+    verbose: bool
+    warm_start: bool
+    momentum: float
+    nesterovs_momentum: bool
+    early_stopping: bool
+    validation_fraction: float
+    beta_1: float
+    beta_2: float
+    epsilon: float
+    n_iter_no_change: float
+    max_fun: int
+    backend: str
+    dtype: str
+    precision: str
+    dropout: float
+    normalization: str | None
+    residual: bool
+    clip_norm: float | None
+    scoring: Any
+    categorical_features: Any
+
+    _network: Network
+    _state: OptimizerState | None
+
+    # --- what a subclass says ----------------------------------------------------------------------------------
+
+    def _encode(self, y: Any, first: bool, incremental: bool, classes: Any) -> tuple[Array, Array | None]:
+        """y as the loss takes it, and class numbers (n,) where rows have one class each; sets n_outputs_."""
+        raise NotImplementedError
+
+    def _make_loss(self) -> Loss:
+        raise NotImplementedError
+
+    def _decide(self, xp: Any, z: Array) -> Array:
+        """Predictions from logits, as targets are: class numbers, labels or values."""
+        raise NotImplementedError
+
+    def _score_rows(self, xp: Any, z: Array, rows: Rows) -> float:
+        """The estimator's score on validation rows, from their logits."""
+        raise NotImplementedError
+
+    def _class_weights(self, weight: Any, y: Any, codes: Array | None, incremental: bool) -> Any:
+        """The rows' weights with those of their classes in them; None where all are 1."""
+        return weight
+
+    def _loss_offset(self, rows: Rows) -> float:
+        """What scikit-learn's loss has more than the package's: a term that does not depend on the network."""
+        return 0.0
+
+    # --- fit ---------------------------------------------------------------------------------------------------
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None,
+            sample_weight_val: Any = None) -> Any:
+        """Train on X and y, from new weights, or with `warm_start` from those of the last fit.
+
+        Parameters
+        ----------
+        X : array, sparse matrix or data frame (n_samples, n_features)
+            An array of any namespace stays where it is.
+        y : array (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array (n_samples,), optional
+        X_val, y_val, sample_weight_val : optional
+            Validation data, in place of a `validation_fraction` of X.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            Of a parameter or of the data, before any work is done.
+        NonFiniteLossError, DivergenceError
+            The training diverged. The estimator is as it was before the call.
+        """
+        if (X_val is None) != (y_val is None):
+            raise ParameterError("X_val and y_val go together: one of them is missing")
+        if sample_weight_val is not None and X_val is None:
+            raise ParameterError("sample_weight_val goes with X_val and y_val")
+        return self._fit(X, y, sample_weight, None if X_val is None else (X_val, y_val, sample_weight_val))
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None, incremental: bool = False,
+             classes: Any = None) -> Any:
+        first = not hasattr(self, "_network") or not (self.warm_start or incremental)
+        with self._as_before(not first and not incremental):
+            self._train(X, y, sample_weight, validation, incremental, first, classes)
+        return self
+
+    @contextlib.contextmanager
+    def _as_before(self, weights_too: bool) -> Iterator[None]:
+        """Leave the estimator as it was where what is done inside fails."""
+        before = {n: copy.copy(v) if isinstance(v, (list, History)) else v for n, v in vars(self).items()}
+        kept = (self._network.arena.snapshot(), self._state and (self._state.steps, self._state.snapshot())) \
+            if weights_too else None
+        try:
+            yield
+        except BaseException:
+            now = vars(self)
+            for name in [n for n in now if n not in before and n not in _DURING_FIT]:
+                del now[name]
+            now.update({n: v for n, v in before.items() if n not in _DURING_FIT})
+            if kept is not None:
+                self._network.arena.restore(kept[0])
+                if self._state is not None and kept[1]:
+                    self._state.steps = kept[1][0]
+                    self._state.restore(kept[1][1])
+            raise
+
+    def _train(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None, incremental: bool,
+               first: bool, classes: Any) -> None:
+        hidden = self._hidden_layers()
+        if self.early_stopping and incremental:
+            raise ValueError("partial_fit does not support early_stopping=True")
+        place, given = source_of(X), (X, y, sample_weight)
+        X, y = checked(self, X, y, reset=first)
+        target, codes = self._encode(y, first, incremental, classes)
+        weight = self._class_weights(_sample_weight(sample_weight, X), y, codes, incremental)
+        random = check_random_state(self.random_state)
+        if first:
+            self._begin(hidden, X, place, random)
+        network, loss = self._network, self._make_loss()
+        with network.backend.active():
+            rows = prepared(as_rows(X, network.dtype), target, weight, network, loss)
+            penalty = self.alpha if rows.weight is None else self.alpha * rows.count / float(host(weight).sum())
+            if self.solver == "lbfgs":
+                tasks = FitTasks(self, *given, self.max_iter)
+                self._train_lbfgs(rows, loss, penalty, tasks)
+                tasks.finish()
+                return
+            held, score, rows = self._held_out(rows, codes, validation, given, random, loss)
+            if self.batch_size == "auto":
+                batch_size = min(200, rows.count)
+            else:
+                if self.batch_size > rows.count:
+                    warnings.warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+                                  stacklevel=4)
+                batch_size = min(int(self.batch_size), rows.count)
+            epochs = 1 if incremental else int(self.max_iter)
+            tasks = FitTasks(self, *given, epochs)
+            state = self._optimizer_state(penalty, epochs * -(-rows.count // batch_size), incremental)
+            batches = Shuffled(rows.count, batch_size, random, self.shuffle)
+            progress = Progress(self, state, rows, score, tasks, self._loss_offset(rows), incremental)
+            start = None if incremental else network.arena.snapshot()
+            self.n_iter_ = 0
+            try:
+                with np.errstate(all="ignore"):
+                    training.train(network, rows, held, loss=loss, optimizer=state.optimizer, epochs=epochs,
+                                   batches=batches, metrics=(), callbacks=[progress], comm=Solo(), state=state,
+                                   history=self.history_)
+            except KeyboardInterrupt:
+                warnings.warn("Training interrupted by user.", stacklevel=4)
+                start = None
+            if self.early_stopping and progress.best_weights is not None:
+                network.arena.restore(progress.best_weights)
+            if start is not None and self.n_iter_:
+                kept = -1 if progress.best_epoch is None else progress.best_epoch - self.n_iter_
+                self._check_progress(rows, loss, self.loss_curve_[kept], start)
+            tasks.finish()
+        if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
+            warnings.warn(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
+                          f"hasn't converged yet.", ConvergenceWarning, stacklevel=4)
+
+    def _hidden_layers(self) -> list[Any]:
+        sizes = self.hidden_layer_sizes
+        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+        if any(not isinstance(n, Layer) and n <= 0 for n in sizes):
+            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
+        return sizes
+
+    # --- the network -------------------------------------------------------------------------------------------
+
+    def _begin(self, hidden: list[Any], X: Any, place: Backend, random: np.random.RandomState) -> None:
+        """A new network, its weights drawn as scikit-learn draws them, and records without an entry."""
+        inputs = int(X.shape[1])
+        seed = copy.deepcopy(random).randint(2**31 - 1)  # of a copy: what is drawn below is what scikit-learn draws
+        dtype = self.dtype
+        if dtype == "auto":
+            dtype = "float32" if str(X.dtype).rpartition(".")[2] == "float32" else "float64"
+        name = place.name if self.backend == "auto" else self.backend
+        layers, drawn = self._layers(hidden, inputs)
+        self._network = Network(layers, inputs, backend=name, dtype=dtype, seed=int(seed), precision=self.precision)
+        self._place, self._state, self.history_ = place.name, None, History()
+        with self._network.backend.active():
+            for name, factor in zip(self._dense(), drawn, strict=True):
+                weight = self._network.arena.declared[f"{name}.weight"]
+                if factor:
+                    bound = math.sqrt(factor / sum(weight.shape))
+                    for key, shape in (("weight", weight.shape), ("bias", weight.shape[1:])):
+                        self._network.arena.write(f"{name}.{key}", random.uniform(-bound, bound, shape))
+            self._network.arena.refresh()
+        self.n_iter_ = self.t_ = 0
+        self.n_layers_ = len(drawn) + 1
+        self.loss_curve_: list[float] = []
+        self._no_improvement_count = 0
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.best_validation_score_ = -np.inf if self.early_stopping else None
+        self.best_loss_ = None if self.early_stopping else np.inf
+
+    def _layers(self, hidden: list[Any], inputs: int) -> tuple[list[Layer], list[float]]:
+        """The layers, and for each Dense the factor of scikit-learn's initial weights (Glorot), 0 for its own."""
+        single = isinstance(self.activation, (str, Activation))
+        wanted = [self.activation] * max(1, len(hidden)) if single else list(self.activation)
+        if not single and len(wanted) != len(hidden):
+            raise ParameterError(f"activation must be one name or one for each of the {len(hidden)} hidden layers, "
+                                 f"got {len(wanted)}")
+        layers: list[Layer] = []
+        drawn: list[float] = []
+        width, factor = inputs, 6.0
+        for units, activation in zip(hidden, wanted, strict=False):
+            if isinstance(units, Layer):
+                layers.append(units)
+                drawn += [0.0 for layer in _inside(units) if isinstance(layer, Dense)]
+                width = units.outputs(width)
+                continue
+            sigmoid = activation in ("logistic", "sigmoid")
+            ours = isinstance(activation, Activation) or activation not in (*_SCIKIT, "sigmoid")
+            factor = 2.0 if sigmoid else 6.0
+            dense = Dense(int(units), "sigmoid" if sigmoid else activation, **({} if ours else {"initializer": "zeros"}))
+            drawn.append(0.0 if ours else factor)
+            block: list[Layer] = [dense]
+            if self.normalization is not None:
+                block.append(_NORMS[self.normalization]())
+            if self.dropout:
+                block.append(Dropout(self.dropout))
+            layers += [Residual(block)] if self.residual and width == units else block
+            width = int(units)
+        layers.append(Dense(self.n_outputs_, initializer="zeros"))
+        return layers, [*drawn, factor]
+
+    def _dense(self) -> list[str]:
+        """The names of the dense layers, in forward order."""
+        return [name for name, layer in self._network.named_layers() if isinstance(layer, Dense)]
+
+    def _optimizer_state(self, penalty: float, steps: int, incremental: bool) -> OptimizerState:
+        """The optimizer's state, new or that of the last call, with the parameters of this one."""
+        optimizer, old = make_optimizer(self, penalty), self._state
+        if old is None or type(old.optimizer) is not type(optimizer):
+            self._state = optimizer.begin(self._network.arena)
+        else:
+            if incremental:  # where a fit of its own begins its schedule anew
+                rate = old.optimizer.learning_rate
+                optimizer.learning_rate = rate.inner if isinstance(rate, Continued) else rate
+            old.optimizer = optimizer
+        state = self._state
+        assert state is not None
+        if incremental and not isinstance(state.optimizer.learning_rate, Rate):
+            state.optimizer.learning_rate = Continued(state.optimizer.learning_rate, state.steps, steps * self.max_iter)
+        return state
+
+    # --- the ways to train -------------------------------------------------------------------------------------
+
+    def _held_out(self, rows: Rows, codes: Array | None, validation: tuple[Any, ...] | None, given: tuple[Any, ...],
+                  random: np.random.RandomState, loss: Loss) -> tuple[Rows | None, Any, Rows]:
+        """Validation rows, what gives the score on them, and the rows that are left to train on."""
+        network = self._network
+        if validation is not None:
+            X_val, y_val, weight = validation
+            x, y = checked(self, X_val, y_val, reset=False)
+            target, _ = self._encode(y, False, True, None)
+            weight = _sample_weight(weight, x)
+            held = prepared(as_rows(x, network.dtype), target, weight, network, loss, "validation ")
+            self.validation_scores_ = self.validation_scores_ or []
+        elif self.early_stopping:
+            stratify = host(codes) if codes is not None and self.n_outputs_ == 1 else None
+            kept, out = train_test_split(np.arange(rows.count), random_state=random,
+                                         test_size=self.validation_fraction, stratify=stratify)
+            if len(out) < 2:
+                raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your "
+                                 "dataset.")
+            held, rows = rows.some(network.ops, out), rows.some(network.ops, kept)
+            if self.scoring not in (None, "loss"):
+                validation = tuple(None if part is None else some(part, out) for part in given)
+        else:
+            return None, None, rows
+        xp = network.ops.xp
+
+        def own_score() -> float:
+            slices = (stored(x, network.backend) for x in training.parts(network, held.x))
+            z = [xp.asarray(part, copy=True) for part in training.logits(network, slices)]
+            ours = Rows(held.x, stored(held.y, network.backend),
+                        None if held.weight is None else stored(held.weight, network.backend))
+            return self._score_rows(xp, z[0] if len(z) == 1 else xp.concat(z, axis=0), ours)
+
+        if self.scoring is None:
+            return held, own_score, rows
+        if self.scoring == "loss":
+            return held, lambda: -self.history_["validation_loss"][-1], rows
+        scorer = check_scoring(self, self.scoring)
+        assert validation is not None
+        X_val, y_val, weight = validation
+        weights = {} if weight is None else {"sample_weight": weight}
+        return held, lambda: float(scorer(self, X_val, y_val, **weights)), rows
+
+    def _train_lbfgs(self, rows: Rows, loss: Loss, penalty: float, tasks: FitTasks) -> None:
+        network, offset, start = self._network, self._loss_offset(rows), self._network.arena.snapshot()
+        tasks.begin()
+
+        def after(value: float) -> bool:
+            self.loss_curve_.append(value + offset)
+            self.history_.append(loss=value + offset)
+            if self.verbose:
+                print(f"Iteration {len(self.loss_curve_)}, loss = {value + offset:.8f}")
+            stop = tasks.end(network)
+            tasks.begin()
+            return stop
+
+        result = None
+        try:
+            with np.errstate(all="ignore"):
+                result = minimize_lbfgs(network, loss, rows, penalty, tol=self.tol, max_iter=self.max_iter,
+                                        max_fun=self.max_fun, after=after)
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=4)
+        if result is not None:
+            self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
+            self.loss_ = float(result.fun) + offset
+            self._check_progress(rows, loss, self.loss_, start)
+
+    def _check_progress(self, rows: Rows, loss: Loss, reached: float, start: tuple[Array, Array]) -> None:
+        """Raise DivergenceError where the network is far worse than it was untrained, and than one that gives zeros."""
+        network = self._network
+        with np.errstate(all="ignore"):
+            zeros = network.backend.zeros((1, self.n_outputs_), network.dtype)
+            best = abs(self._mean_loss(rows, loss, zeros))
+            if reached <= 10.0 * best and math.isfinite(reached):
+                return
+            trained = network.arena.snapshot()
+            network.arena.restore(start)
+            untrained = self._mean_loss(rows, loss, None)
+            network.arena.restore(trained)
+        if not (reached <= 10.0 * max(best, abs(untrained)) + np.finfo(network.dtype).eps):
+            largest = max(float(np.max(np.abs(network.backend.to_host(p)))) for p in network.params.values())
+            raise DivergenceError(
+                f"the training diverged: its loss is {reached:.3g}, that of the untrained network was {untrained:.3g}, "
+                f"and outputs of zero give {best:.3g}; the largest weight is {largest:.3g}. A lower "
+                f"learning_rate_init, scaled features and targets, or clip_norm=1.0 are the usual cures.")
+
+    def _mean_loss(self, rows: Rows, loss: Loss, z: Array | None) -> float:
+        """The mean loss of the network as it is, or of the logits z (1, outputs) for every row."""
+        network = self._network
+        slices = (stored(x, network.backend) for x in training.parts(network, rows.x))
+        if z is None:
+            return training.evaluate(network, slices, rows, loss, ())["loss"] + self._loss_offset(rows)
+        y, xp = stored(rows.y, network.backend), network.ops.xp
+        weight = None if rows.weight is None else stored(rows.weight, network.backend)
+        value, _ = loss(network.ops, xp.broadcast_to(z, (rows.count, self.n_outputs_)) * 1.0, y, weight)
+        return float(value) + self._loss_offset(rows)
+
+    # --- predictions -------------------------------------------------------------------------------------------
+
+    def _outputs(self, X: Any, method: str, function: Any) -> Array:
+        """`function(xp, logits)` for X, as an array of X's namespace."""
+        check_is_fitted(self)
+        network, place = self._network, source_of(X)
+        if dispatching() and place.name != self._place:
+            raise ValueError(f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the "
+                             f"same device as those passed to fit(): expected {self._place}, got {place.name}")
+        x = as_rows(checked(self, X, reset=False)[0], network.dtype)
+        slices = (features(part, network, "X") for part in training.parts(network, x))
+        return training.outputs(network, slices, function, place)
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """The mean accuracy, or R2, of the predictions for X.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features)
+        y : (n_samples,) or (n_samples, n_outputs)
+        sample_weight : (n_samples,), optional
+        """
+        if dispatching() or device_backend(X) is None:
+            return float(super().score(X, y, sample_weight))  # type: ignore[misc]
+        metric = _metric(self)
+        return float(metric(host(y), host(self.predict(X)),  # type: ignore[attr-defined]
+                            sample_weight=None if sample_weight is None else host(sample_weight)))
+
+    # --- fitted attributes -------------------------------------------------------------------------------------
+
+    @property
+    def coefs_(self) -> list[Array]:
+        """The weights of each dense layer (fan_in, fan_out), in X's namespace: views where the network is there too."""
+        return self._parameters("weight")
+
+    @coefs_.setter
+    def coefs_(self, values: list[Array]) -> None:
+        self._set_parameters("weight", values)
+
+    @property
+    def intercepts_(self) -> list[Array]:
+        """The biases of each dense layer (fan_out,), as `coefs_`."""
+        return self._parameters("bias")
+
+    @intercepts_.setter
+    def intercepts_(self, values: list[Array]) -> None:
+        self._set_parameters("bias", values)
+
+    def _parameters(self, key: str) -> list[Array]:
+        if not hasattr(self, "_network"):
+            raise AttributeError(f"this {type(self).__name__} is not fitted yet")
+        network, place = self._network, resolve(self._place)
+        params = [network.params.get(f"{name}.{key}") for name in self._dense()]
+        return [p if p is None or place.name == network.backend.name else moved(p, network.backend, place)
+                for p in params]
+
+    def _set_parameters(self, key: str, values: list[Array]) -> None:
+        names = [f"{name}.{key}" for name in self._dense()]
+        for name, value in zip(names, values, strict=True):
+            if self._network.arena.declared[name].shape != tuple(value.shape):
+                raise ParameterError(f"{name} has shape {self._network.arena.declared[name].shape}, got "
+                                     f"{tuple(value.shape)}")
+        for name, value in zip(names, values, strict=True):
+            self._network.arena.write(name, host(value))
+        self._network.arena.refresh()
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_network")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.array_api_support = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = super().__getstate__()
+        held = state.get("_state")
+        if held is not None:  # its buffers belong to an arena that is made anew on the other side
+            buffers = {slot: np.array(held.arena.backend.to_host(b)) for slot, b in held.buffers.items()}
+            state["_state"] = (held.optimizer, held.steps, buffers)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        saved = vars(self).get("_state")
+        if saved is not None:
+            optimizer, steps, buffers = saved
+            arena = self._network.arena
+            with arena.backend.active():
+                self._state = OptimizerState(optimizer, arena)
+                self._state.restore({slot: arena.backend.from_host(b) for slot, b in buffers.items()})
+            self._state.steps = steps
+        if "_place" in state:
+            try:
+                resolve(self._place)
+            except Exception:  # trained on arrays of a namespace that is not here
+                self._place = "numpy"
+
+
+def _sample_weight(weight: Any, x: Any) -> Any:
+    """Weights (n,) as an array, where X is or where they are; None stays None."""
+    if weight is None or device_backend(weight) is not None:
+        return weight
+    return _check_sample_weight(weight, x) if device_backend(x) is None else np.asarray(weight, np.float64)
+
+
+def _inside(layer: Layer) -> Iterator[Layer]:
+    yield layer
+    for inner in layer.sublayers():
+        yield from _inside(inner)
+
+
+def _metric(estimator: Any) -> Any:
+    from sklearn.metrics import accuracy_score, r2_score
+
+    return accuracy_score if is_classifier(estimator) else r2_score

@@ -1,0 +1,181 @@
+"""What scikit-learn's estimators do after each epoch: note loss and score, judge progress, change the rate, stop."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from ..callbacks import Callback, Run
+from ..data.arrays import Rows
+from ..optimizers import OptimizerState
+from .solvers import set_rate
+
+
+class Progress(Callback):
+    """Keeps an estimator's fitted attributes after every epoch, by scikit-learn's rules.
+
+    Parameters
+    ----------
+    estimator : the estimator that is trained
+    state : OptimizerState
+    rows : Rows
+        What it is trained on.
+    score : callable or None
+        Gives the score of the network as it is, on validation data.
+    tasks : FitTasks
+        Those who want to be told, by scikit-learn's callbacks.
+    offset : float
+        What is added to the loss: a term that does not depend on the network.
+    incremental : bool
+        Whether it is a call of partial_fit.
+    """
+
+    leaves_settings = True
+
+    def __init__(self, estimator: Any, state: OptimizerState, rows: Rows, score: Any, tasks: FitTasks, offset: float,
+                 incremental: bool) -> None:
+        self.estimator, self.state, self.samples, self.score = estimator, state, rows.count, score
+        self.tasks, self.offset, self.incremental = tasks, offset, incremental
+        self.best_weights: Any = None
+        self.best_epoch: int | None = None
+        self.converged = False
+
+    def on_train_begin(self, run: Run) -> None:
+        self.run = run
+        self.squares = self._squares()
+        self.tasks.begin()
+
+    def on_epoch_end(self, run: Run) -> None:
+        est = self.estimator
+        est.n_iter_ += 1
+        est.t_ += self.samples
+        est.loss_ = run.history["loss"][-1] + self._penalty(run.steps_per_epoch) + self.offset
+        est.loss_curve_.append(est.loss_)
+        if est.verbose:
+            print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
+        score = None if self.score is None else self.score()
+        if score is not None:
+            est.validation_scores_.append(score)
+            run.history.append(validation_score=score)
+            if est.verbose:
+                print(f"Validation score: {score:f}")
+        if est.early_stopping:
+            assert score is not None
+            self._judge_score(score)
+        else:
+            self._judge_loss()
+        if est.solver == "sgd" and est.learning_rate == "invscaling":
+            set_rate(self.state, est.learning_rate_init / (est.t_ + 1) ** est.power_t)
+        if est._no_improvement_count > est.n_iter_no_change:
+            self._no_progress(run)
+        stop = self.tasks.end(run.network)
+        if stop:
+            run.stop = True
+        if not run.stop and run.epoch + 1 < run.epochs:
+            self.tasks.begin()
+
+    def _judge_score(self, score: float) -> None:
+        est = self.estimator
+        est._no_improvement_count = est._no_improvement_count + 1 if score < est.best_validation_score_ + est.tol else 0
+        if score > est.best_validation_score_:
+            est.best_validation_score_ = score
+            self.best_weights = self.run.network.arena.snapshot(self.best_weights)
+            self.best_epoch = self.run.epoch
+
+    def _judge_loss(self) -> None:
+        est = self.estimator
+        est._no_improvement_count = est._no_improvement_count + 1 if est.loss_ > est.best_loss_ - est.tol else 0
+        est.best_loss_ = min(est.loss_, est.best_loss_)
+
+    def _no_progress(self, run: Run) -> None:
+        """Neither loss nor score got better for long enough: end the training, or go on at a fifth of the rate."""
+        est, rate = self.estimator, self.state.optimizer.learning_rate
+        what = "Validation score" if est.early_stopping else "Training loss"
+        message = (f"{what} did not improve more than tol={est.tol:f} for {est.n_iter_no_change} consecutive epochs.")
+        adaptive = est.solver == "sgd" and est.learning_rate == "adaptive"
+        if adaptive and rate.value > 1e-6:  # type: ignore[attr-defined]
+            set_rate(self.state, rate.value / 5.0)  # type: ignore[attr-defined]
+            est._no_improvement_count = 0
+            message += f" Setting learning rate to {rate.value:f}"  # type: ignore[attr-defined]
+        else:
+            run.stop = self.converged = True
+            message += " Learning rate too small. Stopping." if adaptive else " Stopping."
+        if est.verbose:
+            print(message)
+
+    def _squares(self) -> float:
+        """The squares of all weights that the penalty is on, added up."""
+        arena = self.run.network.arena
+        weights = arena.params[: arena.decay_size]
+        return float(arena.backend.xp.matmul(weights, weights))
+
+    def _penalty(self, steps: int) -> float:
+        """The L2 term of the epoch's mean loss: of the weights before each step, on a line from its first to its last."""
+        penalty = self.state.optimizer.penalty
+        if not penalty:
+            return 0.0
+        before, self.squares = self.squares, self._squares()
+        mean = before + (self.squares - before) * (steps - 1) / (2 * steps)
+        return 0.5 * penalty * mean * steps / self.samples
+
+
+class FitTasks:
+    """scikit-learn's callbacks (from 1.9), told of the fit and of each epoch; silent where there are none."""
+
+    def __init__(self, estimator: Any, x: Any, y: Any, sample_weight: Any, epochs: int) -> None:
+        self.estimator, self.context, self.inner = estimator, None, None
+        if not hasattr(estimator, "_skl_callbacks"):
+            return
+        self.data = {"X": x, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
+        self.context = estimator._init_callback_context(max_subtasks=epochs)
+        self.context.call_on_fit_task_begin(estimator=estimator, **self.data)
+
+    def begin(self) -> None:
+        """An epoch begins."""
+        if self.context is not None:
+            self.inner = self.context.subcontext(task_name="epoch")
+            self.inner.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+
+    def end(self, network: Any) -> bool:
+        """An epoch has ended; whether somebody wants the training to end."""
+        if self.inner is None:
+            return False
+        inner, self.inner = self.inner, None
+        return bool(inner.call_on_fit_task_end(
+            estimator=self.estimator, **self.data,
+            reconstruction_attributes=lambda: {"_network": copy.deepcopy(network), "_state": None}))
+
+    def finish(self) -> None:
+        """The fit has ended."""
+        if self.inner is not None:
+            self.inner.call_on_fit_task_end(estimator=self.estimator)
+        if self.context is not None:
+            self.context.call_on_fit_task_end(estimator=self.estimator, **self.data, reconstruction_attributes=dict)
+
+
+def accuracy(xp: Any, found: Any, truth: Any, weight: Any) -> float:
+    """The (weighted) share of rows (n,) or (n, labels) that are right in every label."""
+    right = found == truth
+    right = xp.all(right, axis=-1) if right.ndim == 2 else right
+    right = xp.astype(right, xp.float64)
+    if weight is None:
+        return float(xp.mean(right))
+    weight = xp.astype(weight, xp.float64)
+    return float(xp.sum(right * weight) / xp.sum(weight))
+
+
+def r2(xp: Any, found: Any, truth: Any, weight: Any) -> float:
+    """The (weighted) coefficient of determination, its mean over the outputs; found and truth (n, outputs).
+
+    1 - residuals / variance; where the truth is constant, 1 if it is met and else 0.
+    """
+    found, truth = xp.astype(found, xp.float64), xp.astype(truth, xp.float64)
+    share = xp.ones_like(truth) if weight is None else xp.astype(weight, xp.float64)[:, None]
+    mean = xp.sum(share * truth, axis=0) / xp.sum(share, axis=0)
+    residuals, variance = xp.sum(share * (truth - found) ** 2, axis=0), xp.sum(share * (truth - mean) ** 2, axis=0)
+    constant = xp.astype(residuals == 0, xp.float64)
+    safe = xp.where(variance > 0, variance, xp.ones_like(variance))
+    value = float(xp.mean(xp.where(variance > 0, 1.0 - residuals / safe, constant)))
+    return value if np.isfinite(value) else float("nan")

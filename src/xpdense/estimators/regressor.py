@@ -1,0 +1,124 @@
+"""`MLPRegressor`: scikit-learn's, on any backend."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import RegressorMixin, _fit_context
+from sklearn.utils._param_validation import StrOptions
+from sklearn.utils.metaestimators import available_if
+
+from ..backend import Array
+from ..data.arrays import Rows
+from ..losses import AbsoluteError, Huber, Loss, Poisson, Quantile, SquaredError
+from .base import BaseMLP, _is_stochastic
+from .progress import r2
+
+_LOSSES: dict[str, type[Loss]] = {
+    cls.name: cls for cls in (SquaredError, Poisson, AbsoluteError, Huber, Quantile)
+}
+
+
+class MLPRegressor(RegressorMixin, BaseMLP):
+    """A multi-layer perceptron regressor with the parameters of `sklearn.neural_network.MLPRegressor`, and more.
+
+    With scikit-learn's own parameters, one output and one `random_state` it makes the same initial weights, the same
+    batches and the same steps as scikit-learn, up to rounding. With several outputs its gradient is that of the loss
+    that it reports, the mean over the outputs; scikit-learn's is larger by their number.
+
+    Parameters
+    ----------
+    loss : str or Loss
+        'squared_error' (half of it), 'poisson' (half of the deviance; the output is an exponential),
+        'absolute_error', 'huber' (delta 1), 'quantile' (the median), or an object such as xd.Quantile(0.9).
+
+    All others are those of MLPClassifier, but for class_weight and label_smoothing; `scoring` None is R2.
+
+    Attributes
+    ----------
+    The same as MLPClassifier's, but for classes_.
+
+    Raises
+    ------
+    NonFiniteLossError, DivergenceError
+        By fit: the training diverged; the message says where.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xpdense import MLPRegressor
+    >>> X = np.linspace(-2, 2, 200).reshape(-1, 1)
+    >>> model = MLPRegressor(activation="tanh", solver="lbfgs", max_iter=500, random_state=0).fit(X, np.sin(X[:, 0]))
+    >>> bool(model.score(X, np.sin(X[:, 0])) > 0.999)
+    True
+    """
+
+    _parameter_constraints = {**BaseMLP._parameter_constraints, "loss": [StrOptions(set(_LOSSES)), Loss]}
+
+    def __init__(
+        self, loss: Any = "squared_error", hidden_layer_sizes: Any = (100,), activation: Any = "relu", *,
+        solver: Any = "adam", alpha: float = 0.0001, batch_size: Any = "auto", learning_rate: Any = "constant",
+        learning_rate_init: float = 0.001, power_t: float = 0.5, max_iter: int = 200, shuffle: bool = True,
+        random_state: Any = None, tol: float = 1e-4, verbose: bool = False, warm_start: bool = False,
+        momentum: float = 0.9, nesterovs_momentum: bool = True, early_stopping: bool = False,
+        validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-8,
+        n_iter_no_change: float = 10, max_fun: int = 15000, backend: str = "auto", dtype: str = "auto",
+        precision: str = "full", dropout: float = 0.0, normalization: str | None = None, residual: bool = False,
+        clip_norm: float | None = None, scoring: Any = None, categorical_features: Any = None,
+    ) -> None:
+        vars(self).update({name: value for name, value in locals().items() if name not in ("self", "__class__")})
+
+    @available_if(_is_stochastic)
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
+        """One epoch over X and y, from the weights and the optimizer's state as they are.
+
+        Parameters
+        ----------
+        X : (n_samples, n_features)
+        y : (n_samples,) or (n_samples, n_outputs)
+        sample_weight : (n_samples,), optional
+
+        Returns
+        -------
+        self
+        """
+        self._fit(X, y, sample_weight, None, incremental=True)
+        return self
+
+    def _encode(self, y: Any, first: bool, incremental: bool, classes: Any) -> tuple[Array, Array | None]:
+        if first:
+            self.n_outputs_ = 1 if y.ndim == 1 else int(y.shape[1])
+            self.out_activation_ = "exp" if self._make_loss().name == "poisson" else "identity"
+        return y, None
+
+    def _make_loss(self) -> Loss:
+        if isinstance(self.loss, Loss):
+            return self.loss
+        factor = {"squared_error": 0.5, "poisson": float(self.n_outputs_)}.get(self.loss, 1.0)  # scikit-learn's
+        return _LOSSES[self.loss](factor=factor)
+
+    def _loss_offset(self, rows: Rows) -> float:
+        if self.loss != "poisson":
+            return 0.0
+        xp, y = self._network.ops.xp, rows.y
+        y = xp.astype(y, xp.float64)
+        terms = xp.sum(y * xp.log(xp.where(y > 0, y, xp.ones_like(y))) - y, axis=-1)
+        if rows.weight is None:
+            return float(xp.mean(terms))
+        weight = xp.astype(rows.weight, xp.float64)
+        return float(xp.sum(terms * weight) / xp.sum(weight))
+
+    def _predicted(self, xp: Any, z: Array) -> Array:
+        return self._make_loss().link(xp, z)
+
+    def _decide(self, xp: Any, z: Array) -> Array:
+        values = self._predicted(xp, z)
+        return values[:, 0] if self.n_outputs_ == 1 else values
+
+    def _score_rows(self, xp: Any, z: Array, rows: Rows) -> float:
+        return r2(xp, self._predicted(xp, z), rows.y, rows.weight)
+
+    def predict(self, X: Any) -> Array:
+        """Predictions (n_samples,), or (n_samples, n_outputs) where there are several, in X's namespace."""
+        return self._outputs(X, "predict", self._decide)
