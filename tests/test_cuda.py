@@ -443,6 +443,7 @@ def every_kernel(ops: CudaOps) -> None:
         ops.gather(x, put([1, 2], np.int64))
     ops.add(ones(7, 5), ones(7, 5))
     ops.blend(ones(5, dtype=wide), ones(5, dtype=wide), 0.1)
+    ops.penalize(ones(dtype=wide), ones(7, dtype=wide), 0.1)
     for few in (ones(3, dtype=wide), put([1], np.int64)):
         ops.assign(few, (1.0,))
         ops.move(few, few)

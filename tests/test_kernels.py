@@ -359,6 +359,15 @@ def test_add_blend_assign_and_move(ops):
     np.testing.assert_array_equal(got(ops, target), a)
 
 
+@pytest.mark.parametrize("size", [1, 15, 16, 5003])
+def test_a_penalty_is_added_to_the_loss(ops, size):
+    weights = np.random.default_rng(8).standard_normal(size)
+    given = wide(ops, weights)
+    exact = ops.backend.to_host(given).astype(np.float64)
+    value = wide(ops, np.array(0.75))
+    agree(ops, ops.penalize(value, given, 0.01), 0.75 + 0.01 * np.sum(exact**2), 4, dtype=ops.wide)
+
+
 def test_products(ops):
     rng = np.random.default_rng(7)
     for m, n, k in ((1, 1, 1), (3, 5, 7), (33, 2, 17)):

@@ -422,6 +422,20 @@ template <typename T, template <typename> class Rule, int SLOTS> int update(cons
     return 0;
 }
 
+// p: value, weights; n: size; s: strength. value += strength times the sum of the squares, added up in lanes.
+template <typename T> int penalize(const Arguments &a) {
+    const T *w = (const T *)a.p[1];
+    const long size = a.n[0], lanes = 16;
+    double sums[lanes] = {}, total = 0;
+    long i = 0;
+    for (; i + lanes <= size; i += lanes)
+        for (long k = 0; k < lanes; ++k) sums[k] += double(w[i + k]) * double(w[i + k]);
+    for (; i < size; ++i) total += double(w[i]) * double(w[i]);
+    for (long k = 0; k < lanes; ++k) total += sums[k];
+    *(T *)a.p[0] = T(double(*(T *)a.p[0]) + a.s[0] * total);
+    return 0;
+}
+
 // --- the list --------------------------------------------------------------------------------------------------------
 
 const Entry entries[] = {
@@ -430,6 +444,7 @@ const Entry entries[] = {
     {"move", 2, 3, 0, 2, move, move},
     {"stop_unless_finite", 1, 0, 0, 0, stop_unless_finite<float>, stop_unless_finite<double>},
     {"blend", 2, 0, 0, 1, blend<float>, blend<double>},
+    {"penalize", 2, 0, 0, 1, penalize<float>, penalize<double>},
     {"add", 3, 0, 0, 4, add<float>, add<double>},
     {"column_sums", 2, 0, 0, 2, column_sums<float>, column_sums<double>},
     {"dropout", 3, 4, 0, 2, dropout<float>, dropout<double>},

@@ -28,7 +28,7 @@ class Optimizer:
         where decoupled.
     penalty : float
         The same strength for a penalty on the sum of a batch's losses, not their mean: it adds penalty / rows to the
-        weight decay, as scikit-learn's `alpha` does.
+        weight decay, as scikit-learn's `alpha` does, and is part of the training loss.
     decoupled : bool
         Loshchilov and Hutter, arXiv:1711.05101. Default: False, but True for AdamW and Lion.
     decay_all : bool

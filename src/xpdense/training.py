@@ -44,7 +44,7 @@ def train_step(network: Network, loss: Loss, optimizer: OptimizerState, batch: R
 
     Returns
     -------
-    The batch's mean loss, a scalar on the device, in memory that the next step writes to.
+    The batch's mean loss, with the optimizer's penalty, a scalar on the device, in memory that the next step writes to.
     """
     network.set_step(step)
     optimizer.set_step(network.ops, step, rate)
@@ -57,11 +57,15 @@ def step_on_device(network: Network, loss: Loss, optimizer: OptimizerState, batc
     z = network.forward(batch.x, train=True)  # (batch, outputs)
     memory = network.buffer("dz", z.shape), network.buffer("loss", (), network.ops.wide)
     value, dz = loss(network.ops, z, batch.y, batch.weight, *memory)  # scalar on the device, (batch, outputs)
+    rows, arena = int(batch.x.shape[-2]), network.arena
+    if optimizer.optimizer.penalty:  # its gradient is the update's business
+        weights = arena.params[: arena.decay_size]
+        value = network.ops.penalize(value, weights, 0.5 * optimizer.optimizer.penalty / rows)
     if watch is not None:
         watch(value)
     network.backward(dz)  # overwrites arena.grads
-    comm.mean_(network.arena.grads)
-    optimizer.update(network.ops, int(batch.x.shape[-2]))  # one op over the arena
+    comm.mean_(arena.grads)
+    optimizer.update(network.ops, rows)  # one op over the arena
     return value
 
 

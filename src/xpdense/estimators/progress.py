@@ -44,14 +44,13 @@ class Progress(Callback):
 
     def on_train_begin(self, run: Run) -> None:
         self.run = run
-        self.squares = self._squares()
         self.tasks.begin()
 
     def on_epoch_end(self, run: Run) -> None:
         est = self.estimator
         est.n_iter_ += 1
         est.t_ += self.samples
-        est.loss_ = run.history["loss"][-1] + self._penalty(run.steps_per_epoch) + self.offset
+        est.loss_ = run.history["loss"][-1] + self.offset
         est.loss_curve_.append(est.loss_)
         if est.verbose:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
@@ -104,21 +103,6 @@ class Progress(Callback):
             message += " Learning rate too small. Stopping." if adaptive else " Stopping."
         if est.verbose:
             print(message)
-
-    def _squares(self) -> float:
-        """The squares of all weights that the penalty is on, added up."""
-        arena = self.run.network.arena
-        weights = arena.params[: arena.decay_size]
-        return float(arena.backend.xp.matmul(weights, weights))
-
-    def _penalty(self, steps: int) -> float:
-        """The L2 term of the epoch's mean loss: of the weights before each step, on a line from its first to its last."""
-        penalty = self.state.optimizer.penalty
-        if not penalty:
-            return 0.0
-        before, self.squares = self.squares, self._squares()
-        mean = before + (self.squares - before) * (steps - 1) / (2 * steps)
-        return 0.5 * penalty * mean * steps / self.samples
 
 
 class FitTasks:

@@ -311,6 +311,15 @@ class CudaOps(Ops):
             gradient = gradient * self.loss_scale[0]
         return value, gradient.astype(self._storage, copy=False)
 
+    def penalize(self, value: Array, weights: Array, strength: float) -> Array:
+        if value.ndim == 0 and weights.ndim == 1 and value.dtype == weights.dtype == self._wide:
+            blocks = min(max(1, -(-weights.size // 2048)), 256)
+            self._launch(self._raw("penalty.cu", "penalize", ()), (blocks,), (256,), weights, value,
+                         self._memory("penalty", (blocks,), "float64"), self._memory("penalty's counter", (1,), "uint32"),
+                         np.int64(weights.size), np.float64(strength))
+            return value
+        return self._generic("penalize", value, weights, strength)
+
     # --- the optimizer -----------------------------------------------------------------------------------------
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,

@@ -27,7 +27,7 @@ _STORED = {
 }
 _COMPUTED = {"float32": "typedef float T;", "float64": "typedef double T;"}
 _HEADERS = {"columns.cu": ("activations.h",), "losses.cu": ("activations.h", "losses.h"), "norms.cu": ("norms.h",),
-            "clip.cu": ()}
+            "clip.cu": (), "penalty.cu": ()}
 
 
 @functools.cache

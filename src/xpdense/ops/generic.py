@@ -251,6 +251,13 @@ class Ops:
         share = loss.factor * weight / xp.where(total > 0, total, xp.ones_like(total))  # (batch,)
         return xp.sum(per_row * share, axis=-1), gradient * share[..., None]
 
+    def penalize(self, value: Array, weights: Array, strength: float) -> Array:
+        """value + strength * the sum of the squares of the weights (..., size): a loss (...) with its L2 penalty.
+
+        `value` may be written to.
+        """
+        return value + strength * self.xp.sum(weights * weights, axis=-1)
+
     # --- the optimizer -----------------------------------------------------------------------------------------
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,

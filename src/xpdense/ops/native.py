@@ -23,7 +23,7 @@ _native: Any = None
 with contextlib.suppress(ImportError):  # it was not compiled
     _native = importlib.import_module("xpdense._native")
 
-available = hasattr(_native, "Program")  #: whether the compiled library is here, and not an older one
+available = "penalize" in getattr(_native, "kernels", ())  #: whether the compiled library is here, and not an older one
 
 
 class NativeOps(Ops):
@@ -188,6 +188,12 @@ class NativeOps(Ops):
                 return value, gradient
         value, gradient = self._generic("loss_and_gradient", loss, z, target, weight, dz, value)
         return value, gradient
+
+    def penalize(self, value: Array, weights: Array, strength: float) -> Array:
+        if isinstance(value, np.ndarray) and value.ndim == 0 and weights.ndim == 1 and self._run(
+                "penalize", (value, weights), (weights.size,), (strength,)):
+            return value
+        return self._generic("penalize", value, weights, strength)
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
                decay_size: int, working: Array | None = None, decay: float | None = None) -> None:
