@@ -139,7 +139,8 @@ class _Loop:
         self.last_rate = 0.0
         self.watched = any(type(c) is not ProgressBar for c in self.stepping)  # somebody may look in at every step
         run.history.why_not_replayed = self._why_not_replayed()
-        self.replay = None if run.history.why_not_replayed else _Replay(self)
+        alone = run.epochs * len(batches) == 1  # a step that is not made again
+        self.replay = None if run.history.why_not_replayed or alone else _Replay(self)
         self.settled = all(c.leaves_settings for c in callbacks)
 
     def _why_not_replayed(self) -> str:
@@ -193,8 +194,7 @@ class _Loop:
                 self.fail(float(seen[i - begin]), self.take(drawn(i)), first + i)
             self._check_weights(first + burst.stop, drawn(burst[-1]))
             self.good = self.start
-        mean = np.average(np.asarray(backend.to_host(losses), np.float64), weights=mass)
-        return float(mean), self.last_rate
+        return float(np.asarray(backend.to_host(losses), np.float64) @ mass / mass.sum()), self.last_rate
 
     def take(self, rows: Array) -> Rows:
         """A batch, in memory that the next batch of its size is written to."""
@@ -296,7 +296,7 @@ class _Replay:
         """Make the steps of a burst that have a full batch; how many it made. The epoch's first step is `first`."""
         loop, begin = self.loop, burst.start
         count = min(burst.stop, len(flat) // self.size) - begin
-        if count < 2:
+        if count < 1 or (count == 1 and loop.run.epochs == 1):
             return 0
         self.rows[:count] = flat[begin * self.size : (begin + count) * self.size].reshape(count, self.size)
         backend, steps = loop.network.backend, range(first + begin, first + begin + count)

@@ -30,5 +30,5 @@ class SparseRows:
 
     def take(self, rows: np.ndarray, axis: int = 0, out: np.ndarray | None = None, mode: str = "raise") -> np.ndarray:
         """As `numpy.take` calls it."""
-        part = self._matrix[rows]
-        return part.toarray() if out is None else part.toarray(out=out)
+        dense: np.ndarray = self._matrix[rows].toarray(out=out)
+        return dense

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import warnings
 from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context, is_classifier
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import check_scoring
+from sklearn.metrics import accuracy_score, check_scoring, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 from sklearn.utils._param_validation import Interval, Options, StrOptions
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
@@ -26,15 +24,15 @@ from ..activations import ACTIVATIONS, Activation
 from ..backend import Array, Backend, host, resolve
 from ..comm import Solo
 from ..data.arrays import Batches, Rows, features, moved, prepared, stored
-from ..errors import DivergenceError, ParameterError
+from ..errors import BackendError, ParameterError
 from ..history import History
-from ..layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
 from ..losses import Loss
 from ..network import Network
 from ..optimizers import OPTIMIZERS, Optimizer, OptimizerState
 from ..schedules import Schedule
+from .build import NORMS, dense_layers, described_layers, draw, hidden_layers
 from .inputs import as_rows, checked, device_backend, dispatching, some, source_of
-from .progress import FitTasks, Progress
+from .progress import FitTasks, Progress, check_progress
 from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs
 
 try:
@@ -44,19 +42,18 @@ except ImportError:  # scikit-learn before 1.9
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """There are no callbacks."""
 
-_SCIKIT = ("identity", "logistic", "tanh", "relu")  # activations whose initial weights are drawn as scikit-learn does
-_NORMS = {"batch": BatchNorm, "layer": LayerNorm}
 _DURING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")  # scikit-learn's own, which it takes away itself
 
 
-def _is_stochastic(estimator: Any) -> bool:
+def is_stochastic(estimator: Any) -> bool:
+    """Whether an estimator has partial_fit; for scikit-learn's `available_if`."""
     if estimator.solver == "lbfgs":
         raise AttributeError("partial_fit is only available for stochastic optimizers. lbfgs is not stochastic.")
     return True
 
 
 class Shuffled(Batches):
-    """Batches in the order that a RandomState gives, each epoch's a permutation of the one before, as scikit-learn's."""
+    """Batches in the order that a RandomState gives, each epoch's a permutation of the one before."""
 
     def __init__(self, rows: int, batch_size: int, random: np.random.RandomState, shuffle: bool) -> None:
         super().__init__(rows, batch_size, 0, shuffle)
@@ -71,7 +68,7 @@ class Shuffled(Batches):
 class BaseMLP(CallbackSupportMixin, BaseEstimator):
     """The parameters, the training and the predictions that classifier and regressor share."""
 
-    _parameter_constraints: dict[str, list[Any]] = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
         "activation": [StrOptions({"logistic", *ACTIVATIONS}), Activation, "array-like"],
         "solver": [StrOptions({"lbfgs", *OPTIMIZERS}), Optimizer],
@@ -99,7 +96,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         "dtype": [StrOptions({"auto", "float32", "float64"})],
         "precision": [StrOptions({"full", "tf32", "float16", "bfloat16"})],
         "dropout": [Interval(Real, 0, 1, closed="left")],
-        "normalization": [StrOptions(set(_NORMS)), None],
+        "normalization": [StrOptions(set(NORMS)), None],
         "residual": ["boolean"],
         "clip_norm": [Interval(Real, 0, None, closed="neither"), None],
         "scoring": [str, callable, None],
@@ -211,12 +208,13 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     def _as_before(self, weights_too: bool) -> Iterator[None]:
         """Leave the estimator as it was where what is done inside fails."""
         before = {n: copy.copy(v) if isinstance(v, (list, History)) else v for n, v in vars(self).items()}
-        kept = (self._network.arena.snapshot(), self._state and (self._state.steps, self._state.snapshot())) \
-            if weights_too else None
+        kept = None
+        if weights_too:
+            kept = self._network.arena.snapshot(), self._state and (self._state.steps, self._state.snapshot())
         try:
             yield
         except BaseException:
-            now = vars(self)
+            now = self.__dict__
             for name in [n for n in now if n not in before and n not in _DURING_FIT]:
                 del now[name]
             now.update({n: v for n, v in before.items() if n not in _DURING_FIT})
@@ -229,7 +227,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _train(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None, incremental: bool,
                first: bool, classes: Any) -> None:
-        hidden = self._hidden_layers()
+        hidden = hidden_layers(self.hidden_layer_sizes)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
         place, given = source_of(X), (X, y, sample_weight)
@@ -275,18 +273,11 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 network.arena.restore(progress.best_weights)
             if start is not None and self.n_iter_:
                 kept = -1 if progress.best_epoch is None else progress.best_epoch - self.n_iter_
-                self._check_progress(rows, loss, self.loss_curve_[kept], start)
+                check_progress(network, rows, loss, self.loss_curve_[kept], self._loss_offset(rows), start)
             tasks.finish()
         if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
             warnings.warn(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
                           f"hasn't converged yet.", ConvergenceWarning, stacklevel=4)
-
-    def _hidden_layers(self) -> list[Any]:
-        sizes = self.hidden_layer_sizes
-        sizes = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
-        if any(not isinstance(n, Layer) and n <= 0 for n in sizes):
-            raise ValueError(f"hidden_layer_sizes must be > 0, got {sizes}.")
-        return sizes
 
     # --- the network -------------------------------------------------------------------------------------------
 
@@ -298,59 +289,17 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if dtype == "auto":
             dtype = "float32" if str(X.dtype).rpartition(".")[2] == "float32" else "float64"
         name = place.name if self.backend == "auto" else self.backend
-        layers, drawn = self._layers(hidden, inputs)
+        layers, factors = described_layers(self, hidden, inputs)
         self._network = Network(layers, inputs, backend=name, dtype=dtype, seed=int(seed), precision=self.precision)
+        draw(self._network, factors, random)
         self._place, self._state, self.history_ = place.name, None, History()
-        with self._network.backend.active():
-            for name, factor in zip(self._dense(), drawn, strict=True):
-                weight = self._network.arena.declared[f"{name}.weight"]
-                if factor:
-                    bound = math.sqrt(factor / sum(weight.shape))
-                    for key, shape in (("weight", weight.shape), ("bias", weight.shape[1:])):
-                        self._network.arena.write(f"{name}.{key}", random.uniform(-bound, bound, shape))
-            self._network.arena.refresh()
         self.n_iter_ = self.t_ = 0
-        self.n_layers_ = len(drawn) + 1
+        self.n_layers_ = len(factors) + 1
         self.loss_curve_: list[float] = []
         self._no_improvement_count = 0
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.best_validation_score_ = -np.inf if self.early_stopping else None
         self.best_loss_ = None if self.early_stopping else np.inf
-
-    def _layers(self, hidden: list[Any], inputs: int) -> tuple[list[Layer], list[float]]:
-        """The layers, and for each Dense the factor of scikit-learn's initial weights (Glorot), 0 for its own."""
-        single = isinstance(self.activation, (str, Activation))
-        wanted = [self.activation] * max(1, len(hidden)) if single else list(self.activation)
-        if not single and len(wanted) != len(hidden):
-            raise ParameterError(f"activation must be one name or one for each of the {len(hidden)} hidden layers, "
-                                 f"got {len(wanted)}")
-        layers: list[Layer] = []
-        drawn: list[float] = []
-        width, factor = inputs, 6.0
-        for units, activation in zip(hidden, wanted, strict=False):
-            if isinstance(units, Layer):
-                layers.append(units)
-                drawn += [0.0 for layer in _inside(units) if isinstance(layer, Dense)]
-                width = units.outputs(width)
-                continue
-            sigmoid = activation in ("logistic", "sigmoid")
-            ours = isinstance(activation, Activation) or activation not in (*_SCIKIT, "sigmoid")
-            factor = 2.0 if sigmoid else 6.0
-            dense = Dense(int(units), "sigmoid" if sigmoid else activation, **({} if ours else {"initializer": "zeros"}))
-            drawn.append(0.0 if ours else factor)
-            block: list[Layer] = [dense]
-            if self.normalization is not None:
-                block.append(_NORMS[self.normalization]())
-            if self.dropout:
-                block.append(Dropout(self.dropout))
-            layers += [Residual(block)] if self.residual and width == units else block
-            width = int(units)
-        layers.append(Dense(self.n_outputs_, initializer="zeros"))
-        return layers, [*drawn, factor]
-
-    def _dense(self) -> list[str]:
-        """The names of the dense layers, in forward order."""
-        return [name for name, layer in self._network.named_layers() if isinstance(layer, Dense)]
 
     def _optimizer_state(self, penalty: float, steps: int, incremental: bool) -> OptimizerState:
         """The optimizer's state, new or that of the last call, with the parameters of this one."""
@@ -435,37 +384,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if result is not None:
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
             self.loss_ = float(result.fun) + offset
-            self._check_progress(rows, loss, self.loss_, start)
-
-    def _check_progress(self, rows: Rows, loss: Loss, reached: float, start: tuple[Array, Array]) -> None:
-        """Raise DivergenceError where the network is far worse than it was untrained, and than one that gives zeros."""
-        network = self._network
-        with np.errstate(all="ignore"):
-            zeros = network.backend.zeros((1, self.n_outputs_), network.dtype)
-            best = abs(self._mean_loss(rows, loss, zeros))
-            if reached <= 10.0 * best and math.isfinite(reached):
-                return
-            trained = network.arena.snapshot()
-            network.arena.restore(start)
-            untrained = self._mean_loss(rows, loss, None)
-            network.arena.restore(trained)
-        if not (reached <= 10.0 * max(best, abs(untrained)) + np.finfo(network.dtype).eps):
-            largest = max(float(np.max(np.abs(network.backend.to_host(p)))) for p in network.params.values())
-            raise DivergenceError(
-                f"the training diverged: its loss is {reached:.3g}, that of the untrained network was {untrained:.3g}, "
-                f"and outputs of zero give {best:.3g}; the largest weight is {largest:.3g}. A lower "
-                f"learning_rate_init, scaled features and targets, or clip_norm=1.0 are the usual cures.")
-
-    def _mean_loss(self, rows: Rows, loss: Loss, z: Array | None) -> float:
-        """The mean loss of the network as it is, or of the logits z (1, outputs) for every row."""
-        network = self._network
-        slices = (stored(x, network.backend) for x in training.parts(network, rows.x))
-        if z is None:
-            return training.evaluate(network, slices, rows, loss, ())["loss"] + self._loss_offset(rows)
-        y, xp = stored(rows.y, network.backend), network.ops.xp
-        weight = None if rows.weight is None else stored(rows.weight, network.backend)
-        value, _ = loss(network.ops, xp.broadcast_to(z, (rows.count, self.n_outputs_)) * 1.0, y, weight)
-        return float(value) + self._loss_offset(rows)
+            check_progress(network, rows, loss, self.loss_, offset, start)
 
     # --- predictions -------------------------------------------------------------------------------------------
 
@@ -490,10 +409,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         sample_weight : (n_samples,), optional
         """
         if dispatching() or device_backend(X) is None:
-            return float(super().score(X, y, sample_weight))  # type: ignore[misc]
-        metric = _metric(self)
-        return float(metric(host(y), host(self.predict(X)),  # type: ignore[attr-defined]
-                            sample_weight=None if sample_weight is None else host(sample_weight)))
+            return float(super().score(X, y, sample_weight))
+        metric = accuracy_score if is_classifier(self) else r2_score
+        weight = None if sample_weight is None else host(sample_weight)
+        return float(metric(host(y), host(self.predict(X)), sample_weight=weight))
 
     # --- fitted attributes -------------------------------------------------------------------------------------
 
@@ -519,12 +438,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if not hasattr(self, "_network"):
             raise AttributeError(f"this {type(self).__name__} is not fitted yet")
         network, place = self._network, resolve(self._place)
-        params = [network.params.get(f"{name}.{key}") for name in self._dense()]
+        params = [network.params.get(f"{name}.{key}") for name in dense_layers(self._network)]
         return [p if p is None or place.name == network.backend.name else moved(p, network.backend, place)
                 for p in params]
 
     def _set_parameters(self, key: str, values: list[Array]) -> None:
-        names = [f"{name}.{key}" for name in self._dense()]
+        names = [f"{name}.{key}" for name in dense_layers(self._network)]
         for name, value in zip(names, values, strict=True):
             if self._network.arena.declared[name].shape != tuple(value.shape):
                 raise ParameterError(f"{name} has shape {self._network.arena.declared[name].shape}, got "
@@ -563,7 +482,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         if "_place" in state:
             try:
                 resolve(self._place)
-            except Exception:  # trained on arrays of a namespace that is not here
+            except BackendError:  # trained on arrays of a namespace that is not here
                 self._place = "numpy"
 
 
@@ -572,15 +491,3 @@ def _sample_weight(weight: Any, x: Any) -> Any:
     if weight is None or device_backend(weight) is not None:
         return weight
     return _check_sample_weight(weight, x) if device_backend(x) is None else np.asarray(weight, np.float64)
-
-
-def _inside(layer: Layer) -> Iterator[Layer]:
-    yield layer
-    for inner in layer.sublayers():
-        yield from _inside(inner)
-
-
-def _metric(estimator: Any) -> Any:
-    from sklearn.metrics import accuracy_score, r2_score
-
-    return accuracy_score if is_classifier(estimator) else r2_score

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
+from numbers import Real
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.sparse import issparse
@@ -18,8 +18,8 @@ from ..backend import Array, host
 from ..data.arrays import Rows
 from ..errors import ParameterError, TargetError
 from ..losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
-from .base import BaseMLP, Real, _is_stochastic
-from .inputs import device_backend, source_of, unique
+from .base import BaseMLP, is_stochastic
+from .inputs import source_of, unique
 from .progress import accuracy
 
 
@@ -115,7 +115,7 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     (array([0, 0, 0]), True)
     """
 
-    _parameter_constraints = {
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         **BaseMLP._parameter_constraints,
         "loss": [StrOptions({"log_loss"}), Loss],
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -134,9 +134,9 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         dropout: float = 0.0, normalization: str | None = None, residual: bool = False,
         clip_norm: float | None = None, scoring: Any = None, categorical_features: Any = None,
     ) -> None:
-        vars(self).update({name: value for name, value in locals().items() if name not in ("self", "__class__")})
+        self.__dict__.update({k: v for k, v in locals().items() if k not in ("self", "__class__")})
 
-    @available_if(_is_stochastic)
+    @available_if(is_stochastic)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """One epoch over X and y, from the weights and the optimizer's state as they are.
@@ -170,7 +170,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
             if "multioutput" in kind:
                 raise ValueError("Multioutput target data is not supported: y has several columns, and they are not "
                                  "labels of 0 and 1")
-            check_classification_targets(y)
+            if kind not in ("binary", "multiclass", "multilabel-indicator"):
+                check_classification_targets(y)
             y = y.astype(np.int64) if multilabel else y
         known = hasattr(self, "classes_") and (incremental or not first)
         if multilabel:

@@ -44,16 +44,22 @@ def checked(estimator: Any, x: Any, y: Any = "no_validation", *, reset: bool) ->
         found = validate_data(estimator, x, y, reset=reset, **both, **_CHECKS)
         x, y = found if has_y else (found, y)
     else:
+        if backend is None and _frame(x) is None:
+            x = check_array(x, accept_sparse=_CHECKS["accept_sparse"], dtype=None, ensure_all_finite="allow-nan",
+                            estimator=estimator, input_name="X")
         if backend is None or x.ndim == 2:
             validate_data(estimator, x, y, reset=reset, skip_check_array=True)
         if backend is not None:
+            if estimator.categorical_features is not None and not isinstance(estimator.categorical_features, str):
+                raise ArrayTypeError(f"categorical columns need a frame or an array on the host, and X is on "
+                                     f"{backend.name}: encode them before")
             x, backend = shaped(x, int(x.shape[1]) if x.ndim == 2 else -1, "X")
             with backend.active():
                 x = finite(x, backend, "X", None)
         else:
             if reset:
                 estimator._encoder = CategoricalEncoder(x, estimator.categorical_features)
-            x = check_array(estimator._encoder.transform(x), estimator=estimator, input_name="X", **_CHECKS)
+            x = estimator._encoder.transform(x)
             y = to_host(y)
         if has_y and device_backend(y) is None:
             y = check_array(y, accept_sparse="csr", ensure_2d=False, dtype="numeric" if numeric else None,
@@ -70,13 +76,11 @@ class CategoricalEncoder:
 
     def __init__(self, x: Any, wanted: Any) -> None:
         frame = _frame(x)
-        names: list[Any] = list(range(np.shape(x)[1])) if frame is None else list(frame.columns)
+        names: list[Any] = list(range(x.shape[1])) if frame is None else list(frame.columns)
         if isinstance(wanted, str):
-            if wanted != "from_dtype" or frame is None:
-                raise ParameterError(f"categorical_features must be 'from_dtype' for a data frame, a mask or a list of "
-                                     f"columns, got {wanted!r} for {'an array' if frame is None else 'a frame'}")
             kinds = (narwhals.Categorical, narwhals.Enum, narwhals.String, narwhals.Boolean, narwhals.Object)
-            chosen = [names.index(name) for name, dtype in frame.schema.items() if isinstance(dtype, kinds)]
+            dtypes = () if frame is None else frame.schema.values()  # an array's columns have none of their own
+            chosen = [i for i, dtype in enumerate(dtypes) if isinstance(dtype, kinds)]
         elif len(wanted) == len(names) and all(isinstance(w, (bool, np.bool)) for w in wanted):
             chosen = [int(i) for i in np.flatnonzero(wanted)]
         else:
@@ -91,37 +95,36 @@ class CategoricalEncoder:
                                          f"{f'{len(names)} columns' if frame is None else ', '.join(map(str, names))}")
         self.chosen = sorted(set(chosen))
         self.others = [i for i in range(len(names)) if i not in self.chosen]
+        if issparse(x) and self.chosen:
+            raise ArrayTypeError("categorical columns need a frame or a dense array, and X is sparse")
         self.encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False)
         if self.chosen:
             self.encoder.fit(_columns(x, self.chosen))
 
-    def transform(self, x: Any) -> np.ndarray:
+    def transform(self, x: Any) -> Any:
         """Numbers (n, categories + others); a category that was not there is a row of zeros."""
-        parts = [check_array(_columns(x, self.others), input_name="X", dtype=_CHECKS["dtype"])] if self.others else []
+        parts = [check_array(_columns(x, self.others), input_name="X", **_CHECKS)] if self.others else []
         if self.chosen:
             parts.insert(0, self.encoder.transform(_columns(x, self.chosen)))
-        return np.concatenate(parts, axis=1)
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
 
 
 def _frame(x: Any) -> Any:
     """A data frame of any library, as narwhals sees it; None for what is none."""
     frame = narwhals.from_native(x, eager_only=True, pass_through=True)
-    if isinstance(frame, narwhals.DataFrame):
-        return frame
-    if issparse(x):
-        raise ArrayTypeError("categorical_features needs a frame or a dense array, and X is sparse")
-    return None
+    return frame if isinstance(frame, narwhals.DataFrame) else None
 
 
 def _columns(x: Any, positions: list[int]) -> np.ndarray:
     """Some columns as a NumPy array, categories as what they are called."""
     frame = _frame(x)
+    values: np.ndarray
     if frame is None:
-        return np.asarray(x)[:, positions]
+        values = x[:, positions]
+        return values
     part = frame[:, positions]
     named = [n for n, d in part.schema.items() if isinstance(d, (narwhals.Categorical, narwhals.Enum))]
-    values: np.ndarray = part.with_columns(narwhals.col(named).cast(narwhals.String)).to_numpy() if named \
-        else part.to_numpy()
+    values = (part.with_columns(narwhals.col(named).cast(narwhals.String)) if named else part).to_numpy()
     return values
 
 

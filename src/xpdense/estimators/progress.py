@@ -7,9 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import Array
 from ..callbacks import Callback, Run
-from ..data.arrays import Rows
+from ..data.arrays import Rows, stored
+from ..errors import DivergenceError
+from ..losses import Loss
+from ..network import Network
 from ..optimizers import OptimizerState
+from ..training import evaluate, parts
 from .solvers import set_rate
 
 
@@ -109,7 +114,9 @@ class FitTasks:
     """scikit-learn's callbacks (from 1.9), told of the fit and of each epoch; silent where there are none."""
 
     def __init__(self, estimator: Any, x: Any, y: Any, sample_weight: Any, epochs: int) -> None:
-        self.estimator, self.context, self.inner = estimator, None, None
+        self.estimator = estimator
+        self.context: Any = None
+        self.inner: Any = None
         if not hasattr(estimator, "_skl_callbacks"):
             return
         self.data = {"X": x, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
@@ -163,3 +170,33 @@ def r2(xp: Any, found: Any, truth: Any, weight: Any) -> float:
     safe = xp.where(variance > 0, variance, xp.ones_like(variance))
     value = float(xp.mean(xp.where(variance > 0, 1.0 - residuals / safe, constant)))
     return value if np.isfinite(value) else float("nan")
+
+
+def check_progress(network: Network, rows: Rows, loss: Loss, reached: float, offset: float,
+                   start: tuple[Array, Array]) -> None:
+    """Raise DivergenceError where a training has made the loss far worse: ten times the larger of two others.
+
+    These are the loss of the untrained network, whose weights are `start`, and that of outputs of zero. `reached` is
+    the loss of the weights that are kept; `offset` is what it has more than the package's loss.
+    """
+    def mean_loss() -> float:
+        slices = (stored(x, network.backend) for x in parts(network, rows.x))
+        return abs(evaluate(network, slices, rows, loss, ())["loss"] + offset)
+
+    arena = network.arena
+    trained = arena.snapshot()
+    with np.errstate(all="ignore"):
+        arena.params[...] = 0.0
+        arena.refresh()
+        zero = mean_loss()
+        untrained = zero
+        if not reached <= 10.0 * zero:
+            arena.restore(start)
+            untrained = mean_loss()
+    arena.restore(trained)
+    if not reached <= 10.0 * max(zero, untrained) + float(np.finfo(network.dtype).eps):
+        largest = max(float(np.max(np.abs(network.backend.to_host(p)))) for p in network.params.values())
+        raise DivergenceError(
+            f"the training diverged: its loss is {reached:.3g}, that of the untrained network was {untrained:.3g}, and "
+            f"outputs of zero give {zero:.3g}; the largest weight is {largest:.3g}. A lower learning_rate_init, scaled "
+            f"features and targets, or clip_norm=1.0 are the usual cures.")

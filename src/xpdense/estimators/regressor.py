@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
@@ -11,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from ..backend import Array
 from ..data.arrays import Rows
 from ..losses import AbsoluteError, Huber, Loss, Poisson, Quantile, SquaredError
-from .base import BaseMLP, _is_stochastic
+from .base import BaseMLP, is_stochastic
 from .progress import r2
 
 _LOSSES: dict[str, type[Loss]] = {
@@ -53,7 +53,10 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     True
     """
 
-    _parameter_constraints = {**BaseMLP._parameter_constraints, "loss": [StrOptions(set(_LOSSES)), Loss]}
+    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
+        **BaseMLP._parameter_constraints,
+        "loss": [StrOptions(set(_LOSSES)), Loss],
+    }
 
     def __init__(
         self, loss: Any = "squared_error", hidden_layer_sizes: Any = (100,), activation: Any = "relu", *,
@@ -66,9 +69,9 @@ class MLPRegressor(RegressorMixin, BaseMLP):
         precision: str = "full", dropout: float = 0.0, normalization: str | None = None, residual: bool = False,
         clip_norm: float | None = None, scoring: Any = None, categorical_features: Any = None,
     ) -> None:
-        vars(self).update({name: value for name, value in locals().items() if name not in ("self", "__class__")})
+        self.__dict__.update({k: v for k, v in locals().items() if k not in ("self", "__class__")})
 
-    @available_if(_is_stochastic)
+    @available_if(is_stochastic)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
         """One epoch over X and y, from the weights and the optimizer's state as they are.

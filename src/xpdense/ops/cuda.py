@@ -315,8 +315,9 @@ class CudaOps(Ops):
         if value.ndim == 0 and weights.ndim == 1 and value.dtype == weights.dtype == self._wide:
             blocks = min(max(1, -(-weights.size // 2048)), 256)
             self._launch(self._raw("penalty.cu", "penalize", ()), (blocks,), (256,), weights, value,
-                         self._memory("penalty", (blocks,), "float64"), self._memory("penalty's counter", (1,), "uint32"),
-                         np.int64(weights.size), np.float64(strength))
+                         self._memory("penalty", (blocks,), "float64"),
+                         self._memory("penalty's counter", (1,), "uint32"), np.int64(weights.size),
+                         np.float64(strength))
             return value
         return self._generic("penalize", value, weights, strength)
 

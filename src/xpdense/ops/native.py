@@ -202,8 +202,8 @@ class NativeOps(Ops):
         fits = params.ndim == 1 and hyper.size <= 4 and all(s.shape == params.shape for s in (grads, *state.values()))
         if kernel and fits and working is None and tuple(state) == optimizer.slots:
             sizes = (params.size, params.size if optimizer.decay_all else decay_size, hyper.size)
-            scalars = (optimizer.weight_decay if decay is None else decay, float(optimizer.decoupled), optimizer.clip_norm or 0.0,
-                       *optimizer.constants())
+            scalars = (optimizer.weight_decay if decay is None else decay, float(optimizer.decoupled),
+                       optimizer.clip_norm or 0.0, *optimizer.constants())
             if self._run(kernel, (params, grads, *slots, hyper), sizes, scalars):
                 return
         self._generic("update", optimizer, params, grads, state, hyper, decay_size, working, decay)

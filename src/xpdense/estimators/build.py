@@ -1,0 +1,80 @@
+"""The network that an estimator's parameters describe, with initial weights as scikit-learn draws them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..activations import Activation
+from ..errors import ParameterError
+from ..layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
+from ..network import Network
+
+NORMS = {"batch": BatchNorm, "layer": LayerNorm}
+_SCIKIT = ("identity", "sigmoid", "tanh", "relu")  # for these initial weights are drawn as scikit-learn does
+
+
+def hidden_layers(sizes: Any) -> list[Any]:
+    """`hidden_layer_sizes` as a list; a ValueError where a size is not positive."""
+    found: list[Any] = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+    if any(not isinstance(n, Layer) and n <= 0 for n in found):
+        raise ValueError(f"hidden_layer_sizes must be > 0, got {found}.")
+    return found
+
+
+def described_layers(estimator: Any, hidden: list[Any], inputs: int) -> tuple[list[Layer], list[float]]:
+    """The layers, and for each Dense among them the factor of scikit-learn's initial weights; 0: it has its own."""
+    single = isinstance(estimator.activation, (str, Activation))
+    activations = [estimator.activation] * len(hidden) if single else list(estimator.activation)
+    if len(activations) != len(hidden):
+        raise ParameterError(f"activation must be one, or one for each of the {len(hidden)} hidden layers, "
+                             f"got {len(activations)}")
+    layers: list[Layer] = []
+    factors: list[float] = []
+    width, factor = inputs, 2.0 if single and estimator.activation in ("logistic", "sigmoid") else 6.0
+    for units, activation in zip(hidden, activations, strict=True):
+        if isinstance(units, Layer):
+            layers.append(units)
+            factors += [0.0 for layer in _inside(units) if isinstance(layer, Dense)]
+            width = units.outputs(width)
+            continue
+        if activation == "logistic":
+            activation = "sigmoid"
+        scikit = activation in _SCIKIT
+        factor = 2.0 if activation == "sigmoid" else 6.0
+        factors.append(factor if scikit else 0.0)
+        block: list[Layer] = [Dense(int(units), activation, initializer="zeros" if scikit else None)]
+        if estimator.normalization is not None:
+            block.append(NORMS[estimator.normalization]())
+        if estimator.dropout:
+            block.append(Dropout(estimator.dropout))
+        layers += [Residual(block)] if estimator.residual and width == units else block
+        width = int(units)
+    layers.append(Dense(estimator.n_outputs_, initializer="zeros"))
+    return layers, [*factors, factor]
+
+
+def dense_layers(network: Network) -> list[str]:
+    """The names of the dense layers, in forward order."""
+    return [name for name, layer in network.named_layers() if isinstance(layer, Dense)]
+
+
+def draw(network: Network, factors: list[float], random: np.random.RandomState) -> None:
+    """Weights and biases of each Dense, uniform within sqrt(factor / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
+    with network.backend.active():
+        for name, factor in zip(dense_layers(network), factors, strict=True):
+            shape = network.arena.declared[f"{name}.weight"].shape
+            bound = math.sqrt(factor / sum(shape))
+            for key, size in (("weight", shape), ("bias", shape[1:])) if factor else ():
+                if f"{name}.{key}" in network.arena.declared:
+                    network.arena.write(f"{name}.{key}", random.uniform(-bound, bound, size))
+        network.arena.refresh()
+
+
+def _inside(layer: Layer) -> Iterator[Layer]:
+    yield layer
+    for inner in layer.sublayers():
+        yield from _inside(inner)
