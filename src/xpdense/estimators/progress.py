@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Array
+from ..backend import Array, host
 from ..callbacks import Callback, Run
 from ..data.arrays import Rows, stored
 from ..errors import DivergenceError
@@ -195,8 +195,11 @@ def check_progress(network: Network, rows: Rows, loss: Loss, reached: float, off
             untrained = mean_loss()
     arena.restore(trained)
     if not reached <= 10.0 * max(zero, untrained) + float(np.finfo(network.dtype).eps):
-        largest = max(float(np.max(np.abs(network.backend.to_host(p)))) for p in network.params.values())
+        xp = network.backend.xp
+        weight = float(xp.max(xp.abs(arena.params)))
+        feature = max(float(xp.max(xp.abs(stored(x, network.backend)))) for x in parts(network, rows.x))
+        target = float(np.max(np.abs(host(rows.y))))
         raise DivergenceError(
             f"the training diverged: its loss is {reached:.3g}, that of the untrained network was {untrained:.3g}, and "
-            f"outputs of zero give {zero:.3g}; the largest weight is {largest:.3g}. A lower learning_rate_init, scaled "
-            f"features and targets, or clip_norm=1.0 are the usual cures.")
+            f"outputs of zero give {zero:.3g}. Largest weight {weight:.3g}, feature {feature:.3g}, target {target:.3g}. "
+            f"A lower learning_rate_init, scaled features and targets, or clip_norm=1.0 are the usual cures.")
