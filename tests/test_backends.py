@@ -165,6 +165,16 @@ def test_metrics_without_scikit_learn_name_its_command_before_any_work(monkeypat
     fit(net, metrics=[lambda target, prediction: 1.0])
 
 
+@pytest.mark.parametrize("package", ["sklearn", "narwhals"])
+def test_estimators_without_scikit_learn_name_its_command(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, package)
+    for name in [n for n in sys.modules if n.startswith("xpdense.estimators")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delitem(vars(xd), "MLPClassifier", raising=False)
+    with pytest.raises(MissingDependencyError, match=rf"needs {package}.*pip install 'xpdense\[sklearn\]'"):
+        xd.MLPClassifier()
+
+
 def test_frames_and_plots_without_their_packages_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     history = fit(network())
     hide(monkeypatch, "pandas")

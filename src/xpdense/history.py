@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,17 @@ class History(Mapping[str, list[float]]):
         self.why_not_replayed = ""
 
     def append(self, **values: float) -> None:
-        """Add an epoch."""
+        """Add an epoch; NaN stands for what it does not have, and for what earlier ones did not have."""
+        epochs = self.epochs
+        for name in values:
+            self._columns.setdefault(name, [math.nan] * epochs)
+        for name, column in self._columns.items():
+            column.append(float(values.get(name, math.nan)))
+
+    def note(self, **values: float) -> None:
+        """Add to the last epoch."""
         for name, value in values.items():
-            self._columns.setdefault(name, []).append(float(value))
+            self._columns.setdefault(name, [math.nan] * self.epochs)[-1] = float(value)
 
     @property
     def epochs(self) -> int:

@@ -32,7 +32,7 @@ from ..optimizers import OPTIMIZERS, Optimizer, OptimizerState
 from ..schedules import Schedule
 from .build import NORMS, dense_layers, described_layers, draw, hidden_layers
 from .inputs import as_rows, checked, device_backend, dispatching, some, source_of
-from .progress import FitTasks, Progress, check_progress
+from .progress import FitTasks, Progress, check_progress, note_score
 from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs
 
 try:
@@ -42,6 +42,7 @@ except ImportError:  # scikit-learn before 1.9
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """There are no callbacks."""
 
+_RECORDS = ("history_", "loss_curve_", "validation_scores_")
 _DURING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")  # scikit-learn's own, which it takes away itself
 
 
@@ -207,9 +208,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
     @contextlib.contextmanager
     def _as_before(self, weights_too: bool) -> Iterator[None]:
         """Leave the estimator as it was where what is done inside fails."""
-        before = {n: copy.copy(v) if isinstance(v, (list, History)) else v for n, v in vars(self).items()}
-        kept = None
-        if weights_too:
+        before, kept = dict(vars(self)), None
+        if weights_too:  # a call of partial_fit fails before it adds to the records
+            before.update({n: copy.deepcopy(v) for n, v in before.items() if n in _RECORDS})
             kept = self._network.arena.snapshot(), self._state and (self._state.steps, self._state.snapshot())
         try:
             yield
@@ -240,44 +241,39 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         network, loss = self._network, self._make_loss()
         with network.backend.active():
             rows = prepared(as_rows(X, network.dtype), target, weight, network, loss)
-            penalty = self.alpha if rows.weight is None else self.alpha * rows.count / float(host(weight).sum())
-            if self.solver == "lbfgs":
-                tasks = FitTasks(self, *given, self.max_iter)
-                self._train_lbfgs(rows, loss, penalty, tasks)
-                tasks.finish()
-                return
+            penalty = self.alpha if weight is None else self.alpha * rows.count / _sum(weight)
             held, score, rows = self._held_out(rows, codes, validation, given, random, loss)
-            if self.batch_size == "auto":
-                batch_size = min(200, rows.count)
+            if self.solver == "lbfgs":
+                self._train_lbfgs(rows, held, score, loss, penalty, FitTasks(self, given, self.max_iter + 1))
             else:
-                if self.batch_size > rows.count:
-                    warnings.warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-                                  stacklevel=4)
-                batch_size = min(int(self.batch_size), rows.count)
-            epochs = 1 if incremental else int(self.max_iter)
-            tasks = FitTasks(self, *given, epochs)
-            state = self._optimizer_state(penalty, epochs * -(-rows.count // batch_size), incremental)
-            batches = Shuffled(rows.count, batch_size, random, self.shuffle)
-            progress = Progress(self, state, rows, score, tasks, self._loss_offset(rows), incremental)
-            start = None if incremental else network.arena.snapshot()
-            self.n_iter_ = 0
-            try:
-                with np.errstate(all="ignore"):
-                    training.train(network, rows, held, loss=loss, optimizer=state.optimizer, epochs=epochs,
-                                   batches=batches, metrics=(), callbacks=[progress], comm=Solo(), state=state,
-                                   history=self.history_)
-            except KeyboardInterrupt:
-                warnings.warn("Training interrupted by user.", stacklevel=4)
-                start = None
-            if self.early_stopping and progress.best_weights is not None:
-                network.arena.restore(progress.best_weights)
-            if start is not None and self.n_iter_:
-                kept = -1 if progress.best_epoch is None else progress.best_epoch - self.n_iter_
-                check_progress(network, rows, loss, self.loss_curve_[kept], self._loss_offset(rows), start)
-            tasks.finish()
+                self._train_stochastic(rows, held, score, loss, penalty, given, random, incremental)
+
+    def _train_stochastic(self, rows: Rows, held: Rows | None, score: Any, loss: Loss, penalty: float,
+                          given: tuple[Any, ...], random: np.random.RandomState, incremental: bool) -> None:
+        network, epochs = self._network, 1 if incremental else int(self.max_iter)
+        batch_size = min(200, rows.count) if self.batch_size == "auto" else int(self.batch_size)
+        if batch_size > rows.count:
+            warnings.warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
+                          stacklevel=5)
+        batches = Shuffled(rows.count, batch_size, random, self.shuffle)
+        state = self._optimizer_state(penalty, epochs * len(batches), incremental)
+        tasks, start = FitTasks(self, given, epochs), None if incremental else network.arena.snapshot()
+        progress = Progress(self, state, rows, score, tasks, self._loss_offset(rows))
+        try:
+            with np.errstate(all="ignore"):
+                training.train(network, rows, held, loss=loss, optimizer=state.optimizer, epochs=epochs,
+                               batches=batches, metrics=(), callbacks=[progress], comm=Solo(), state=state,
+                               history=self.history_)
+        except KeyboardInterrupt:
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+            start = None
+        reached = progress.restore_best()
+        if start is not None and reached is not None:
+            check_progress(network, rows, loss, reached, self._loss_offset(rows), start)
+        tasks.finish()
         if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
             warnings.warn(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
-                          f"hasn't converged yet.", ConvergenceWarning, stacklevel=4)
+                          f"hasn't converged yet.", ConvergenceWarning, stacklevel=5)
 
     # --- the network -------------------------------------------------------------------------------------------
 
@@ -297,9 +293,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         self.n_layers_ = len(factors) + 1
         self.loss_curve_: list[float] = []
         self._no_improvement_count = 0
-        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
-        self.best_validation_score_ = -np.inf if self.early_stopping else None
-        self.best_loss_ = None if self.early_stopping else np.inf
+        self.validation_scores_: list[float] | None = None
+        self.best_validation_score_: float | None = None
+        self.best_loss_: float | None = None
 
     def _optimizer_state(self, penalty: float, steps: int, incremental: bool) -> OptimizerState:
         """The optimizer's state, new or that of the last call, with the parameters of this one."""
@@ -329,8 +325,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             target, _ = self._encode(y, False, True, None)
             weight = _sample_weight(weight, x)
             held = prepared(as_rows(x, network.dtype), target, weight, network, loss, "validation ")
-            self.validation_scores_ = self.validation_scores_ or []
-        elif self.early_stopping:
+        elif self.early_stopping and self.solver != "lbfgs":
             stratify = host(codes) if codes is not None and self.n_outputs_ == 1 else None
             kept, out = train_test_split(np.arange(rows.count), random_state=random,
                                          test_size=self.validation_fraction, stratify=stratify)
@@ -361,30 +356,38 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         weights = {} if weight is None else {"sample_weight": weight}
         return held, lambda: float(scorer(self, X_val, y_val, **weights)), rows
 
-    def _train_lbfgs(self, rows: Rows, loss: Loss, penalty: float, tasks: FitTasks) -> None:
+    def _train_lbfgs(self, rows: Rows, held: Rows | None, score: Any, loss: Loss, penalty: float,
+                     tasks: FitTasks) -> None:
         network, offset, start = self._network, self._loss_offset(rows), self._network.arena.snapshot()
+        self.n_iter_ = 0
         tasks.begin()
 
         def after(value: float) -> bool:
-            self.loss_curve_.append(value + offset)
-            self.history_.append(loss=value + offset)
+            self.n_iter_ += 1
+            self.loss_ = value + offset
+            self.loss_curve_.append(self.loss_)
+            self.history_.append(loss=self.loss_)
             if self.verbose:
-                print(f"Iteration {len(self.loss_curve_)}, loss = {value + offset:.8f}")
+                print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+            if held is not None:
+                slices = (stored(x, network.backend) for x in training.parts(network, held.x))
+                self.history_.note(validation_loss=training.evaluate(network, slices, held, loss, ())["loss"])
+                note_score(self, score())
             stop = tasks.end(network)
             tasks.begin()
             return stop
 
-        result = None
         try:
             with np.errstate(all="ignore"):
                 result = minimize_lbfgs(network, loss, rows, penalty, tol=self.tol, max_iter=self.max_iter,
                                         max_fun=self.max_fun, after=after)
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=4)
-        if result is not None:
+            warnings.warn("Training interrupted by user.", stacklevel=5)
+        else:
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
             self.loss_ = float(result.fun) + offset
             check_progress(network, rows, loss, self.loss_, offset, start)
+        tasks.finish()
 
     # --- predictions -------------------------------------------------------------------------------------------
 
@@ -462,7 +465,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
+        state: dict[str, Any] = dict(super().__getstate__())
         held = state.get("_state")
         if held is not None:  # its buffers belong to an arena that is made anew on the other side
             buffers = {slot: np.array(held.arena.backend.to_host(b)) for slot, b in held.buffers.items()}
@@ -484,6 +487,12 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 resolve(self._place)
             except BackendError:  # trained on arrays of a namespace that is not here
                 self._place = "numpy"
+
+
+def _sum(values: Any) -> float:
+    backend = source_of(values)
+    with backend.active():
+        return float(backend.xp.sum(backend.xp.astype(values, backend.xp.float64)))
 
 
 def _sample_weight(weight: Any, x: Any) -> Any:

@@ -33,22 +33,28 @@ class Progress(Callback):
         Those who want to be told, by scikit-learn's callbacks.
     offset : float
         What is added to the loss: a term that does not depend on the network.
-    incremental : bool
-        Whether it is a call of partial_fit.
     """
 
     leaves_settings = True
 
-    def __init__(self, estimator: Any, state: OptimizerState, rows: Rows, score: Any, tasks: FitTasks, offset: float,
-                 incremental: bool) -> None:
+    def __init__(self, estimator: Any, state: OptimizerState, rows: Rows, score: Any, tasks: FitTasks,
+                 offset: float) -> None:
         self.estimator, self.state, self.samples, self.score = estimator, state, rows.count, score
-        self.tasks, self.offset, self.incremental = tasks, offset, incremental
+        self.tasks, self.offset = tasks, offset
         self.best_weights: Any = None
-        self.best_epoch: int | None = None
+        self.best_loss: float | None = None  # that of the weights with the best score
         self.converged = False
+        estimator.n_iter_ = 0
+        if estimator.early_stopping and estimator.best_validation_score_ is None:
+            estimator.best_validation_score_, estimator.best_loss_ = -np.inf, None
+            estimator.validation_scores_ = estimator.validation_scores_ or []
+        elif not estimator.early_stopping and estimator.best_loss_ is None:
+            estimator.best_loss_, estimator.best_validation_score_ = np.inf, None
 
     def on_train_begin(self, run: Run) -> None:
         self.run = run
+        if self.estimator.early_stopping and self.estimator.best_validation_score_ > -np.inf:
+            self.best_weights = run.network.arena.snapshot()  # those of the last fit, which this one goes on from
         self.tasks.begin()
 
     def on_epoch_end(self, run: Run) -> None:
@@ -61,8 +67,7 @@ class Progress(Callback):
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
         score = None if self.score is None else self.score()
         if score is not None:
-            est.validation_scores_.append(score)
-            run.history.append(validation_score=score)
+            note_score(est, score)
             if est.verbose:
                 print(f"Validation score: {score:f}")
         if est.early_stopping:
@@ -74,11 +79,18 @@ class Progress(Callback):
             set_rate(self.state, est.learning_rate_init / (est.t_ + 1) ** est.power_t)
         if est._no_improvement_count > est.n_iter_no_change:
             self._no_progress(run)
-        stop = self.tasks.end(run.network)
-        if stop:
+        if self.tasks.end(run.network):
             run.stop = True
         if not run.stop and run.epoch + 1 < run.epochs:
             self.tasks.begin()
+
+    def restore_best(self) -> float | None:
+        """Put back the weights with the best score, where scores decide; the loss of the weights that are kept."""
+        est = self.estimator
+        if est.early_stopping and self.best_weights is not None:
+            self.run.network.arena.restore(self.best_weights)
+            return self.best_loss
+        return float(est.loss_) if est.n_iter_ else None
 
     def _judge_score(self, score: float) -> None:
         est = self.estimator
@@ -86,7 +98,7 @@ class Progress(Callback):
         if score > est.best_validation_score_:
             est.best_validation_score_ = score
             self.best_weights = self.run.network.arena.snapshot(self.best_weights)
-            self.best_epoch = self.run.epoch
+            self.best_loss = est.loss_
 
     def _judge_loss(self) -> None:
         est = self.estimator
@@ -110,15 +122,24 @@ class Progress(Callback):
             print(message)
 
 
+def note_score(estimator: Any, score: float) -> None:
+    """Write down the validation score of the epoch that has just ended."""
+    if estimator.validation_scores_ is None:
+        estimator.validation_scores_ = []
+    estimator.validation_scores_.append(score)
+    estimator.history_.note(validation_score=score)
+
+
 class FitTasks:
     """scikit-learn's callbacks (from 1.9), told of the fit and of each epoch; silent where there are none."""
 
-    def __init__(self, estimator: Any, x: Any, y: Any, sample_weight: Any, epochs: int) -> None:
+    def __init__(self, estimator: Any, given: tuple[Any, ...], epochs: int) -> None:
         self.estimator = estimator
         self.context: Any = None
         self.inner: Any = None
         if not hasattr(estimator, "_skl_callbacks"):
             return
+        x, y, sample_weight = given
         self.data = {"X": x, "y": y, "metadata": None if sample_weight is None else {"sample_weight": sample_weight}}
         self.context = estimator._init_callback_context(max_subtasks=epochs)
         self.context.call_on_fit_task_begin(estimator=estimator, **self.data)
@@ -201,5 +222,6 @@ def check_progress(network: Network, rows: Rows, loss: Loss, reached: float, off
         target = float(np.max(np.abs(host(rows.y))))
         raise DivergenceError(
             f"the training diverged: its loss is {reached:.3g}, that of the untrained network was {untrained:.3g}, and "
-            f"outputs of zero give {zero:.3g}. Largest weight {weight:.3g}, feature {feature:.3g}, target {target:.3g}. "
-            f"A lower learning_rate_init, scaled features and targets, or clip_norm=1.0 are the usual cures.")
+            f"outputs of zero give {zero:.3g}. Largest weight {weight:.3g}, feature {feature:.3g}, target "
+            f"{target:.3g}. A lower learning_rate_init, scaled features and targets, or clip_norm=1.0 are the usual "
+            f"cures.")
