@@ -23,8 +23,7 @@ class History(Mapping[str, list[float]]):
     steps, replayed : int
         How many optimizer steps were made, and how many of them were replayed from a recorded one, without Python.
     why_not_replayed : str
-        Why steps were made from Python, where there is a reason other than that a step must be recorded first and
-        that a last, smaller batch is not replayed.
+        Why steps were made from Python, where there is a reason other than that a step must be recorded first.
 
     >>> history = History()
     >>> history.append(loss=0.5, seconds=0.1)

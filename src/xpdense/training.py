@@ -103,7 +103,7 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
             if run.stop:
                 break
     finally:
-        loop.replay = None  # the two hold each other, and much memory
+        loop.replay = loop.tail = None  # they hold the loop, and it them, and much memory
         for callback in begun:
             callback.on_train_end(run)
     return run.history
@@ -139,8 +139,10 @@ class _Loop:
         self.last_rate = 0.0
         self.watched = any(type(c) is not ProgressBar for c in self.stepping)  # somebody may look in at every step
         run.history.why_not_replayed = self._why_not_replayed()
-        alone = run.epochs * len(batches) == 1  # a step that is not made again
-        self.replay = None if run.history.why_not_replayed or alone else _Replay(self)
+        full, rest = divmod(batches.rows, batches.batch_size)
+        replays, again = not run.history.why_not_replayed, run.epochs > 1
+        self.replay = _Replay(self, batches.batch_size, min(full, _BURST)) if replays and (again or full > 1) else None
+        self.tail = _Replay(self, rest, 1) if replays and again and rest else None  # the last, smaller batch
         self.settled = all(c.leaves_settings for c in callbacks)
 
     def _why_not_replayed(self) -> str:
@@ -167,13 +169,18 @@ class _Loop:
             return flat[i * size : min((i + 1) * size, count)]
 
         losses = backend.zeros((steps,), self.network.dtype)
-        if self.replay and not self.settled:
-            self.replay.program = None  # to be recorded anew, with the weight decay or the rate that there is now
+        for replay in (self.replay, self.tail):
+            if replay and not self.settled:
+                replay.program = None  # to be recorded anew, with the weight decay or the rate that there is now
         for begin in range(0, steps, _BURST):
             burst = range(begin, min(begin + _BURST, steps))
             if self._due(first + begin):
                 self.start = self._copy(first + begin)
-            made = self.replay.run(first, burst, flat, losses) if self.replay else 0
+            made, full = 0, min(burst.stop, count // size) - begin
+            if self.replay and full > 0:
+                made = self.replay.run(first, begin, flat[begin * size : (begin + full) * size], losses)
+            if self.tail and begin + made == steps - 1:
+                made += self.tail.run(first, begin + made, drawn(steps - 1), losses)
             run.history.steps += len(burst)
             self.state.steps = first + burst.stop
             for i in burst if self.stepping else burst[made:]:
@@ -274,31 +281,32 @@ class _Loop:
 
 
 class _Replay:
-    """The full batches of a burst, recorded once as a program of bound calls and replayed without Python.
+    """Batches of one size, recorded once as a program of bound calls and replayed without Python.
 
     What changes from step to step lies in tables, a row per step of a burst, whose memory stays where it is: the rows
     of the batch, the step's number, the optimizer's scalars, the loss. A replay ends by itself at a loss that is not
     finite, before it changes anything.
     """
 
-    def __init__(self, loop: _Loop) -> None:
-        self.loop, self.size = loop, loop.batches.batch_size
+    def __init__(self, loop: _Loop, size: int, most: int) -> None:
+        """For batches of `size` rows, at most `most` in a burst."""
+        self.loop, self.size = loop, size
         backend, dtype = loop.network.backend, loop.network.dtype
-        self.rows = backend.zeros((_BURST, self.size), "int64")
-        self.batch = backend.zeros((self.size,), "int64")
-        self.steps = backend.zeros((_BURST, 1), "int64")
-        self.hyper = backend.zeros((_BURST, loop.state.hyper.shape[0]), dtype)
-        self.losses = backend.zeros((_BURST, 1), dtype)
+        self.rows = backend.zeros((most, size), "int64")
+        self.batch = backend.zeros((size,), "int64")
+        self.steps = backend.zeros((most, 1), "int64")
+        self.hyper = backend.zeros((most, loop.state.hyper.shape[0]), dtype)
+        self.losses = backend.zeros((most, 1), dtype)
         self.program: Callable[[int, int], int] | None = None
         self.seconds = 0.05  # of a step, at most; measured with the first replay
 
-    def run(self, first: int, burst: range, flat: Array, losses: Array) -> int:
-        """Make the steps of a burst that have a full batch; how many it made. The epoch's first step is `first`."""
-        loop, begin = self.loop, burst.start
-        count = min(burst.stop, len(flat) // self.size) - begin
-        if count < 1 or (count == 1 and loop.run.epochs == 1):
-            return 0
-        self.rows[:count] = flat[begin * self.size : (begin + count) * self.size].reshape(count, self.size)
+    def run(self, first: int, begin: int, numbers: Array, losses: Array) -> int:
+        """Make the steps begin, begin + 1, ... of the epoch whose first is `first`, on rows by numbers (steps * size,).
+
+        How many it made: one alone where the step cannot be recorded.
+        """
+        loop, count = self.loop, len(numbers) // self.size
+        self.rows[:count] = numbers.reshape(count, self.size)
         backend, steps = loop.network.backend, range(first + begin, first + begin + count)
         self.steps[:count] = backend.from_host(np.array(steps).reshape(count, 1))
         scalars = np.array([loop.state.scalars(step, loop.rate(step)) for step in steps], loop.network.dtype)
@@ -308,7 +316,7 @@ class _Replay:
             tables = (self.rows, self.steps, self.hyper, self.losses)
             self.program, done = loop.network.ops.capture(self._first_row, tables), 1
             if self.program is None:  # something in the step is not ours to replay
-                ops, loop.replay = loop.network.ops, None
+                ops, loop.replay, loop.tail = loop.network.ops, None, None
                 loop.run.history.why_not_replayed = ops.why_not if not ops.captures else \
                     "an activation, the loss or the optimizer is not the package's own"
         while self.program is not None and done < count:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -161,9 +161,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """The rows' weights with those of their classes in them; None where all are 1."""
         return weight
 
-    def _loss_offset(self, rows: Rows) -> float:
-        """What scikit-learn's loss has more than the package's: a term that does not depend on the network."""
-        return 0.0
+    def _reporter(self, rows: Rows) -> Callable[[float], float]:
+        """What makes the loss that is reported, scikit-learn's, of the loss that is minimised."""
+        return float
 
     # --- fit ---------------------------------------------------------------------------------------------------
 
@@ -258,7 +258,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         batches = Shuffled(rows.count, batch_size, random, self.shuffle)
         state = self._optimizer_state(penalty, epochs * len(batches), incremental)
         tasks, start = FitTasks(self, given, epochs), None if incremental else network.arena.snapshot()
-        progress = Progress(self, state, rows, score, tasks, self._loss_offset(rows))
+        report = self._reporter(rows)
+        progress = Progress(self, state, rows, score, tasks, report)
         try:
             with np.errstate(all="ignore"):
                 training.train(network, rows, held, loss=loss, optimizer=state.optimizer, epochs=epochs,
@@ -269,7 +270,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             start = None
         reached = progress.restore_best()
         if start is not None and reached is not None:
-            check_progress(network, rows, loss, reached, self._loss_offset(rows), start)
+            check_progress(network, rows, loss, reached, report, start)
         tasks.finish()
         if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
             warnings.warn(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
@@ -358,20 +359,21 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _train_lbfgs(self, rows: Rows, held: Rows | None, score: Any, loss: Loss, penalty: float,
                      tasks: FitTasks) -> None:
-        network, offset, start = self._network, self._loss_offset(rows), self._network.arena.snapshot()
+        network, report, start = self._network, self._reporter(rows), self._network.arena.snapshot()
         self.n_iter_ = 0
         tasks.begin()
 
         def after(value: float) -> bool:
             self.n_iter_ += 1
-            self.loss_ = value + offset
+            self.loss_ = report(value)
             self.loss_curve_.append(self.loss_)
             self.history_.append(loss=self.loss_)
             if self.verbose:
                 print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
             if held is not None:
                 slices = (stored(x, network.backend) for x in training.parts(network, held.x))
-                self.history_.note(validation_loss=training.evaluate(network, slices, held, loss, ())["loss"])
+                measured = training.evaluate(network, slices, held, loss, ())["loss"]
+                self.history_.note(validation_loss=report(measured))
                 note_score(self, score())
             stop = tasks.end(network)
             tasks.begin()
@@ -385,8 +387,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             warnings.warn("Training interrupted by user.", stacklevel=5)
         else:
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
-            self.loss_ = float(result.fun) + offset
-            check_progress(network, rows, loss, self.loss_, offset, start)
+            self.loss_ = report(float(result.fun))
+            check_progress(network, rows, loss, self.loss_, report, start)
         tasks.finish()
 
     # --- predictions -------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -31,16 +32,16 @@ class Progress(Callback):
         Gives the score of the network as it is, on validation data.
     tasks : FitTasks
         Those who want to be told, by scikit-learn's callbacks.
-    offset : float
-        What is added to the loss: a term that does not depend on the network.
+    report : callable
+        Makes the loss that is reported of the one that is minimised.
     """
 
     leaves_settings = True
 
     def __init__(self, estimator: Any, state: OptimizerState, rows: Rows, score: Any, tasks: FitTasks,
-                 offset: float) -> None:
+                 report: Callable[[float], float]) -> None:
         self.estimator, self.state, self.samples, self.score = estimator, state, rows.count, score
-        self.tasks, self.offset = tasks, offset
+        self.tasks, self.report = tasks, report
         self.best_weights: Any = None
         self.best_loss: float | None = None  # that of the weights with the best score
         self.converged = False
@@ -61,8 +62,11 @@ class Progress(Callback):
         est = self.estimator
         est.n_iter_ += 1
         est.t_ += self.samples
-        est.loss_ = run.history["loss"][-1] + self.offset
+        est.loss_ = self.report(run.history["loss"][-1])
         est.loss_curve_.append(est.loss_)
+        run.history.note(loss=est.loss_)
+        if run.has_validation:
+            run.history.note(validation_loss=self.report(run.history["validation_loss"][-1]))
         if est.verbose:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
         score = None if self.score is None else self.score()
@@ -193,16 +197,16 @@ def r2(xp: Any, found: Any, truth: Any, weight: Any) -> float:
     return value if np.isfinite(value) else float("nan")
 
 
-def check_progress(network: Network, rows: Rows, loss: Loss, reached: float, offset: float,
+def check_progress(network: Network, rows: Rows, loss: Loss, reached: float, report: Callable[[float], float],
                    start: tuple[Array, Array]) -> None:
     """Raise DivergenceError where a training has made the loss far worse: ten times the larger of two others.
 
     These are the loss of the untrained network, whose weights are `start`, and that of outputs of zero. `reached` is
-    the loss of the weights that are kept; `offset` is what it has more than the package's loss.
+    the loss of the weights that are kept, as `report` makes it of the package's.
     """
     def mean_loss() -> float:
         slices = (stored(x, network.backend) for x in parts(network, rows.x))
-        return abs(evaluate(network, slices, rows, loss, ())["loss"] + offset)
+        return abs(report(evaluate(network, slices, rows, loss, ())["loss"]))
 
     arena = network.arena
     trained = arena.snapshot()

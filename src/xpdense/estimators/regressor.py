@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
+import numpy as np
 from sklearn.base import RegressorMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
@@ -22,9 +24,9 @@ _LOSSES: dict[str, type[Loss]] = {
 class MLPRegressor(RegressorMixin, BaseMLP):
     """A multi-layer perceptron regressor with the parameters of `sklearn.neural_network.MLPRegressor`, and more.
 
-    With scikit-learn's own parameters, one output and one `random_state` it makes the same initial weights, the same
-    batches and the same steps as scikit-learn, up to rounding. With several outputs its gradient is that of the loss
-    that it reports, the mean over the outputs; scikit-learn's is larger by their number.
+    With scikit-learn's own parameters and one `random_state` it makes the same initial weights, the same batches and
+    the same steps as scikit-learn, up to rounding. 'lbfgs' with several outputs is the exception: its gradient is that
+    of the loss, the mean over the outputs, where scikit-learn's is larger by their number.
 
     Parameters
     ----------
@@ -98,19 +100,22 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _make_loss(self) -> Loss:
         if isinstance(self.loss, Loss):
             return self.loss
-        factor = {"squared_error": 0.5, "poisson": float(self.n_outputs_)}.get(self.loss, 1.0)  # scikit-learn's
+        mean = self.loss == "squared_error" and self.solver == "lbfgs"  # what the line search compares is what falls
+        outputs = 1.0 if mean else float(self.n_outputs_)
+        factor = {"squared_error": 0.5 * outputs, "poisson": outputs}.get(self.loss, 1.0)  # scikit-learn's gradients
         return _LOSSES[self.loss](factor=factor)
 
-    def _loss_offset(self, rows: Rows) -> float:
+    def _reporter(self, rows: Rows) -> Callable[[float], float]:
+        if self.loss == "squared_error" and self.solver != "lbfgs":
+            return lambda value: value / self.n_outputs_
         if self.loss != "poisson":
-            return 0.0
-        xp, y = self._network.ops.xp, rows.y
+            return float
+        xp, y = (np if rows.on_host else self._network.ops.xp), rows.y
         y = xp.astype(y, xp.float64)
         terms = xp.sum(y * xp.log(xp.where(y > 0, y, xp.ones_like(y))) - y, axis=-1)
-        if rows.weight is None:
-            return float(xp.mean(terms))
-        weight = xp.astype(rows.weight, xp.float64)
-        return float(xp.sum(terms * weight) / xp.sum(weight))
+        weight = xp.ones_like(terms) if rows.weight is None else xp.astype(rows.weight, xp.float64)
+        least = float(xp.sum(terms * weight) / xp.sum(weight))  # makes the loss that of a deviance, 0 at its best
+        return lambda value: value + least
 
     def _predicted(self, xp: Any, z: Array) -> Array:
         return self._make_loss().link(xp, z)
