@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+os.environ.setdefault("SCIPY_ARRAY_API", "1")  # before SciPy is imported: scikit-learn's array_api_dispatch needs it
+
 from xpdense.backend import Backend, installed, resolve
 from xpdense.errors import BackendError
 from xpdense.ops import Ops, cublas, ops_for

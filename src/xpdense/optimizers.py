@@ -57,6 +57,7 @@ class Optimizer:
                  clip_norm: float | None = None) -> None:
         self.learning_rate = as_schedule(learning_rate)
         self.weight_decay, self.penalty = real("weight_decay", weight_decay, 0.0), real("penalty", penalty, 0.0)
+        self.reported_penalty = self.penalty  # what the training loss holds of it
         self.decoupled = self._decoupled if decoupled is None else boolean("decoupled", decoupled)
         self.decay_all = boolean("decay_all", decay_all)
         self.clip_norm = None if clip_norm is None else real("clip_norm", clip_norm, 0.0, open_low=True)

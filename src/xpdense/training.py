@@ -58,9 +58,9 @@ def step_on_device(network: Network, loss: Loss, optimizer: OptimizerState, batc
     memory = network.buffer("dz", z.shape), network.buffer("loss", (), network.ops.wide)
     value, dz = loss(network.ops, z, batch.y, batch.weight, *memory)  # scalar on the device, (batch, outputs)
     rows, arena = int(batch.x.shape[-2]), network.arena
-    if optimizer.optimizer.penalty:  # its gradient is the update's business
+    if optimizer.optimizer.reported_penalty:  # its gradient is the update's business
         weights = arena.params[: arena.decay_size]
-        value = network.ops.penalize(value, weights, 0.5 * optimizer.optimizer.penalty / rows)
+        value = network.ops.penalize(value, weights, 0.5 * optimizer.optimizer.reported_penalty / rows)
     if watch is not None:
         watch(value)
     network.backward(dz)  # overwrites arena.grads

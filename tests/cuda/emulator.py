@@ -144,7 +144,8 @@ class Machine:
 
     def _adopted(self, name: str, result: Any, given: list[Any]) -> Any:
         if isinstance(result, tuple | list):
-            return type(result)(self._adopted(name, r, given) for r in result)
+            parts = [self._adopted(name, r, given) for r in result]
+            return type(result)(*parts) if hasattr(result, "_fields") else type(result)(parts)  # a named tuple
         if not isinstance(result, np.ndarray | np.generic):
             return result
         if isinstance(result, np.generic) or not any(np.may_share_memory(result, _plain(a)) for a in given):

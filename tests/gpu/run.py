@@ -21,7 +21,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = ("tests/test_kernels.py", "tests/test_cuda.py", "tests/test_backends.py")
+TESTS = ["tests/test_kernels.py", "tests/test_cuda.py", "tests/test_backends.py"]
+if importlib.util.find_spec("sklearn") and importlib.util.find_spec("narwhals"):
+    TESTS += ["tests/test_estimators.py", "tests/test_sklearn_checks.py"]
 PACKAGES = ("numpy", "scipy", "cupy-cuda13x", "cupy-cuda12x", "array-api-compat", "torch", "jax", "pytest")
 
 

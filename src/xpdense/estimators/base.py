@@ -10,7 +10,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context, is_classifier
+from sklearn.base import _fit_context, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, check_scoring, r2_score
 from sklearn.model_selection import train_test_split
@@ -31,7 +31,7 @@ from ..network import Network
 from ..optimizers import OPTIMIZERS, Optimizer, OptimizerState
 from ..schedules import Schedule
 from .build import NORMS, dense_layers, described_layers, draw, hidden_layers
-from .inputs import as_rows, checked, device_backend, dispatching, some, source_of
+from .inputs import as_rows, checked, device_backend, dispatching, some, source_of, to_host
 from .progress import FitTasks, Progress, check_progress, note_score
 from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs
 
@@ -66,8 +66,11 @@ class Shuffled(Batches):
         return self._numbers
 
 
-class BaseMLP(CallbackSupportMixin, BaseEstimator):
-    """The parameters, the training and the predictions that classifier and regressor share."""
+class BaseMLP(CallbackSupportMixin):
+    """The parameters, the training and the predictions that classifier and regressor share.
+
+    It stands before scikit-learn's mixins, whose `score` it may have to spare arrays of a device.
+    """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
         "hidden_layer_sizes": ["array-like", Interval(Integral, 1, None, closed="left")],
@@ -161,6 +164,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         """The rows' weights with those of their classes in them; None where all are 1."""
         return weight
 
+    def _loss_share(self) -> float:
+        """How many times the reported loss is minimised."""
+        return 1.0
+
     def _reporter(self, rows: Rows) -> Callable[[float], float]:
         """What makes the loss that is reported, scikit-learn's, of the loss that is minimised."""
         return float
@@ -244,7 +251,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             penalty = self.alpha if weight is None else self.alpha * rows.count / _sum(weight)
             held, score, rows = self._held_out(rows, codes, validation, given, random, loss)
             if self.solver == "lbfgs":
-                self._train_lbfgs(rows, held, score, loss, penalty, FitTasks(self, given, self.max_iter + 1))
+                self._train_lbfgs(rows, held, score, loss, penalty, FitTasks(self, given, self.max_iter))
             else:
                 self._train_stochastic(rows, held, score, loss, penalty, given, random, incremental)
 
@@ -268,9 +275,10 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=5)
             start = None
-        reached = progress.restore_best()
-        if start is not None and reached is not None:
-            check_progress(network, rows, loss, reached, report, start)
+        last = 0.0 if start is None else progress.last_loss(start[0])
+        progress.restore_best()
+        if start is not None:
+            check_progress(network, rows, loss, last, report, start)
         tasks.finish()
         if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
             warnings.warn(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
@@ -300,7 +308,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
 
     def _optimizer_state(self, penalty: float, steps: int, incremental: bool) -> OptimizerState:
         """The optimizer's state, new or that of the last call, with the parameters of this one."""
-        optimizer, old = make_optimizer(self, penalty), self._state
+        optimizer, old = make_optimizer(self, penalty, self._loss_share()), self._state
         if old is None or type(old.optimizer) is not type(optimizer):
             self._state = optimizer.begin(self._network.arena)
         else:
@@ -353,6 +361,8 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
             return held, lambda: -self.history_["validation_loss"][-1], rows
         scorer = check_scoring(self, self.scoring)
         assert validation is not None
+        if not dispatching():  # scikit-learn's metrics take NumPy arrays alone
+            validation = tuple(map(to_host, validation))
         X_val, y_val, weight = validation
         weights = {} if weight is None else {"sample_weight": weight}
         return held, lambda: float(scorer(self, X_val, y_val, **weights)), rows
@@ -361,9 +371,9 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                      tasks: FitTasks) -> None:
         network, report, start = self._network, self._reporter(rows), self._network.arena.snapshot()
         self.n_iter_ = 0
-        tasks.begin()
 
         def after(value: float) -> bool:
+            tasks.begin()
             self.n_iter_ += 1
             self.loss_ = report(value)
             self.loss_curve_.append(self.loss_)
@@ -375,9 +385,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
                 measured = training.evaluate(network, slices, held, loss, ())["loss"]
                 self.history_.note(validation_loss=report(measured))
                 note_score(self, score())
-            stop = tasks.end(network)
-            tasks.begin()
-            return stop
+            return tasks.end(network)
 
         try:
             with np.errstate(all="ignore"):
@@ -388,7 +396,7 @@ class BaseMLP(CallbackSupportMixin, BaseEstimator):
         else:
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
             self.loss_ = report(float(result.fun))
-            check_progress(network, rows, loss, self.loss_, report, start)
+            check_progress(network, rows, loss, 0.0, report, start)
         tasks.finish()
 
     # --- predictions -------------------------------------------------------------------------------------------

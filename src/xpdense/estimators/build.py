@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..activations import Activation
+from ..activations import Activation, as_activation
 from ..errors import ParameterError
 from ..layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
 from ..network import Network
@@ -41,10 +41,9 @@ def described_layers(estimator: Any, hidden: list[Any], inputs: int) -> tuple[li
             factors += [0.0 for layer in _inside(units) if isinstance(layer, Dense)]
             width = units.outputs(width)
             continue
-        if activation == "logistic":
-            activation = "sigmoid"
-        scikit = activation in _SCIKIT
-        factor = 2.0 if activation == "sigmoid" else 6.0
+        activation = as_activation("sigmoid" if activation == "logistic" else activation)
+        scikit = activation.builtin and activation.name in _SCIKIT
+        factor = 2.0 if scikit and activation.name == "sigmoid" else 6.0
         factors.append(factor if scikit else 0.0)
         block: list[Layer] = [Dense(int(units), activation, initializer="zeros" if scikit else None)]
         if estimator.normalization is not None:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import ClassifierMixin, _fit_context
+from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.metaestimators import available_if
@@ -19,11 +19,11 @@ from ..data.arrays import Rows
 from ..errors import ParameterError, TargetError
 from ..losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
 from .base import BaseMLP, is_stochastic
-from .inputs import source_of, unique
+from .inputs import source_of, to_host, unique
 from .progress import accuracy
 
 
-class MLPClassifier(ClassifierMixin, BaseMLP):
+class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
     """A multi-layer perceptron classifier with the parameters of `sklearn.neural_network.MLPClassifier`, and more.
 
     With scikit-learn's own parameters and one `random_state` it makes the same initial weights, the same batches and
@@ -153,7 +153,8 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         -------
         self
         """
-        self._fit(X, y, sample_weight, None, incremental=True, classes=() if classes is None else classes)
+        known = () if classes is None else to_host(classes)
+        self._fit(X, y, sample_weight, None, incremental=True, classes=known)
         return self
 
     # --- targets -----------------------------------------------------------------------------------------------
@@ -186,8 +187,12 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
         if first:
             self.n_outputs_ = 1 if len(self.classes_) <= 2 else len(self.classes_)
             self.out_activation_ = "logistic" if self.n_outputs_ == 1 else "softmax"
-        if self.out_activation_ == "softmax":
+        if self.out_activation_ == "softmax" and self._make_loss().labels:
             return codes, codes
+        if self.out_activation_ == "softmax":  # a loss of the user's own, of each output by itself
+            xp = backend.xp
+            numbers = backend.from_host(np.arange(self.n_outputs_))
+            return xp.astype(codes[:, None] == numbers[None, :], xp.float64), codes
         if self._multilabel:
             raise TargetError(f"y must have {self.n_outputs_} columns, one for each label, as in the last call to fit")
         return self._smooth(backend.xp.astype(codes, backend.xp.float64)[:, None]), codes
@@ -257,15 +262,19 @@ class MLPClassifier(ClassifierMixin, BaseMLP):
     def _decide(self, xp: Any, z: Array) -> Array:
         if self.out_activation_ == "softmax":
             return xp.argmax(z, axis=-1)
-        chosen = xp.astype(z > 0, xp.int64)
+        chosen = xp.astype(self.loss.link(xp, z) > 0.5 if isinstance(self.loss, Loss) else z > 0, xp.int64)
         return chosen if self._multilabel else chosen[:, 0]
 
     def _score_rows(self, xp: Any, z: Array, rows: Rows) -> float:
         if not bool(xp.all(xp.isfinite(z))):
             return float("nan")
-        truth = rows.y if rows.y.ndim == 1 else xp.astype(rows.y > 0.5, xp.int64)
-        return accuracy(xp, self._decide(xp, z), truth if self._multilabel or truth.ndim == 1 else truth[:, 0],
-                        rows.weight)
+        truth = rows.y
+        if truth.ndim == 2 and self.out_activation_ == "softmax":
+            truth = xp.argmax(truth, axis=-1)
+        elif truth.ndim == 2:
+            truth = xp.astype(truth > 0.5, xp.int64)
+            truth = truth if self._multilabel else truth[:, 0]
+        return accuracy(xp, self._decide(xp, z), truth, rows.weight)
 
     # --- predictions -------------------------------------------------------------------------------------------
 

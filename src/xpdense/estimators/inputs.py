@@ -23,7 +23,7 @@ _CHECKS: dict[str, Any] = {"accept_sparse": ["csr", "csc"], "dtype": (np.float64
 
 def device_backend(values: Any) -> Backend | None:
     """The backend of an array that is not NumPy's; None for NumPy arrays, lists, frames and sparse matrices."""
-    if values is None or issparse(values) or isinstance(values, np.ndarray):
+    if values is None or issparse(values) or type(values) is np.ndarray:
         return None
     backend = backend_of(values)
     return None if backend is None or backend.kind == "numpy" else backend
@@ -81,7 +81,9 @@ class CategoricalEncoder:
             kinds = (narwhals.Categorical, narwhals.Enum, narwhals.String, narwhals.Boolean, narwhals.Object)
             dtypes = () if frame is None else frame.schema.values()  # an array's columns have none of their own
             chosen = [i for i, dtype in enumerate(dtypes) if isinstance(dtype, kinds)]
-        elif len(wanted) == len(names) and all(isinstance(w, (bool, np.bool)) for w in wanted):
+        elif len(wanted) and all(isinstance(w, (bool, np.bool)) for w in wanted):
+            if len(wanted) != len(names):
+                raise ParameterError(f"categorical_features is a mask of {len(wanted)}, and X has {len(names)} columns")
             chosen = [int(i) for i in np.flatnonzero(wanted)]
         else:
             chosen = []

@@ -43,7 +43,6 @@ class Progress(Callback):
         self.estimator, self.state, self.samples, self.score = estimator, state, rows.count, score
         self.tasks, self.report = tasks, report
         self.best_weights: Any = None
-        self.best_loss: float | None = None  # that of the weights with the best score
         self.converged = False
         estimator.n_iter_ = 0
         if estimator.early_stopping and estimator.best_validation_score_ is None:
@@ -88,13 +87,22 @@ class Progress(Callback):
         if not run.stop and run.epoch + 1 < run.epochs:
             self.tasks.begin()
 
-    def restore_best(self) -> float | None:
-        """Put back the weights with the best score, where scores decide; the loss of the weights that are kept."""
-        est = self.estimator
-        if est.early_stopping and self.best_weights is not None:
+    def restore_best(self) -> None:
+        """Put back the weights with the best score, where scores decide."""
+        if self.estimator.early_stopping and self.best_weights is not None:
             self.run.network.arena.restore(self.best_weights)
-            return self.best_loss
-        return float(est.loss_) if est.n_iter_ else None
+
+    def last_loss(self, start: Array) -> float:
+        """The last epoch's loss without its penalty, which is at most that of the larger of two sets of weights.
+
+        0 where scores decide which weights are kept. `start` (size,): the weights before the first epoch.
+        """
+        est, arena = self.estimator, self.run.network.arena
+        if est.early_stopping:
+            return 0.0
+        xp, rule = arena.backend.xp, self.state.optimizer
+        most = max(float(xp.sum(w[: arena.decay_size] ** 2)) for w in (start, arena.params))
+        return float(est.loss_ - 0.5 * rule.penalty * most * self.run.steps_per_epoch / self.samples)
 
     def _judge_score(self, score: float) -> None:
         est = self.estimator
@@ -102,7 +110,6 @@ class Progress(Callback):
         if score > est.best_validation_score_:
             est.best_validation_score_ = score
             self.best_weights = self.run.network.arena.snapshot(self.best_weights)
-            self.best_loss = est.loss_
 
     def _judge_loss(self) -> None:
         est = self.estimator
@@ -197,12 +204,13 @@ def r2(xp: Any, found: Any, truth: Any, weight: Any) -> float:
     return value if np.isfinite(value) else float("nan")
 
 
-def check_progress(network: Network, rows: Rows, loss: Loss, reached: float, report: Callable[[float], float],
+def check_progress(network: Network, rows: Rows, loss: Loss, last: float, report: Callable[[float], float],
                    start: tuple[Array, Array]) -> None:
     """Raise DivergenceError where a training has made the loss far worse: ten times the larger of two others.
 
-    These are the loss of the untrained network, whose weights are `start`, and that of outputs of zero. `reached` is
-    the loss of the weights that are kept, as `report` makes it of the package's.
+    These are the loss of the untrained network, whose weights are `start`, and that of outputs of zero; compared are
+    the loss of the weights that are kept, and `last`, that of the last epoch; none has a penalty in it. `report` makes
+    the estimator's loss of the package's.
     """
     def mean_loss() -> float:
         slices = (stored(x, network.backend) for x in parts(network, rows.x))
@@ -211,10 +219,10 @@ def check_progress(network: Network, rows: Rows, loss: Loss, reached: float, rep
     arena = network.arena
     trained = arena.snapshot()
     with np.errstate(all="ignore"):
+        reached = np.maximum(mean_loss(), last)
         arena.params[...] = 0.0
         arena.refresh()
-        zero = mean_loss()
-        untrained = zero
+        untrained = zero = mean_loss()
         if not reached <= 10.0 * zero:
             arena.restore(start)
             untrained = mean_loss()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import RegressorMixin, _fit_context
+from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
@@ -21,7 +21,7 @@ _LOSSES: dict[str, type[Loss]] = {
 }
 
 
-class MLPRegressor(RegressorMixin, BaseMLP):
+class MLPRegressor(BaseMLP, RegressorMixin, BaseEstimator):
     """A multi-layer perceptron regressor with the parameters of `sklearn.neural_network.MLPRegressor`, and more.
 
     With scikit-learn's own parameters and one `random_state` it makes the same initial weights, the same batches and
@@ -100,16 +100,18 @@ class MLPRegressor(RegressorMixin, BaseMLP):
     def _make_loss(self) -> Loss:
         if isinstance(self.loss, Loss):
             return self.loss
-        mean = self.loss == "squared_error" and self.solver == "lbfgs"  # what the line search compares is what falls
-        outputs = 1.0 if mean else float(self.n_outputs_)
-        factor = {"squared_error": 0.5 * outputs, "poisson": outputs}.get(self.loss, 1.0)  # scikit-learn's gradients
+        factor = {"squared_error": 0.5 * self._loss_share(), "poisson": float(self.n_outputs_)}.get(self.loss, 1.0)
         return _LOSSES[self.loss](factor=factor)
 
+    def _loss_share(self) -> float:
+        # scikit-learn reports the mean over the outputs and goes down the gradient of the sum. 'lbfgs' compares the
+        # loss with its gradient, and needs the mean's.
+        return float(self.n_outputs_) if self.loss == "squared_error" and self.solver != "lbfgs" else 1.0
+
     def _reporter(self, rows: Rows) -> Callable[[float], float]:
-        if self.loss == "squared_error" and self.solver != "lbfgs":
-            return lambda value: value / self.n_outputs_
+        share = self._loss_share()
         if self.loss != "poisson":
-            return float
+            return lambda value: value / share
         xp, y = (np if rows.on_host else self._network.ops.xp), rows.y
         y = xp.astype(y, xp.float64)
         terms = xp.sum(y * xp.log(xp.where(y > 0, y, xp.ones_like(y))) - y, axis=-1)

@@ -56,17 +56,25 @@ class ScikitAdam(Adam):
         return super().scalars(rate, step)[0], self.epsilon / math.sqrt(1.0 - self.beta2)
 
 
-def make_optimizer(estimator: Any, penalty: float) -> Optimizer:
-    """The optimizer that an estimator's parameters describe, with an L2 penalty on the sum of a batch's losses."""
+def make_optimizer(estimator: Any, penalty: float, share: float) -> Optimizer:
+    """The optimizer that an estimator's parameters describe, with an L2 penalty on the sum of a batch's losses.
+
+    `share` is how many times the reported loss is minimised; the penalty is reported as often.
+    """
+    rule = _rule(estimator)
+    rule.penalty, rule.reported_penalty = penalty, penalty * share
+    return rule
+
+
+def _rule(estimator: Any) -> Optimizer:
     solver, schedule = estimator.solver, estimator.learning_rate
     if isinstance(solver, Optimizer):
         rule = copy.deepcopy(as_optimizer(solver))
         if estimator.clip_norm is not None:
             rule.clip_norm = estimator.clip_norm
-        rule.penalty = penalty
         return rule
     rate: Schedule = copy.deepcopy(schedule) if isinstance(schedule, Schedule) else Rate(estimator.learning_rate_init)
-    common: dict[str, Any] = {"learning_rate": rate, "penalty": penalty, "clip_norm": estimator.clip_norm}
+    common: dict[str, Any] = {"learning_rate": rate, "clip_norm": estimator.clip_norm}
     if solver == "adam":
         return ScikitAdam(beta1=estimator.beta_1, beta2=estimator.beta_2, epsilon=estimator.epsilon, **common)
     if solver == "sgd":
