@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
 import warnings
+import weakref
 from typing import Any
 
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 import scipy.sparse
 import sklearn.neural_network
 from estimating import DATA, LABELS, OUTPUTS, THREE, TWO, VALUES, X, classifier, flat, maker, regressor
-from sklearn.metrics import accuracy_score, log_loss, r2_score
+from sklearn.metrics import accuracy_score, log_loss, mean_poisson_deviance, r2_score
 from sklearn.model_selection import GridSearchCV, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -391,3 +394,50 @@ def test_odd_input_is_taken(case):
     if values is not None and case != "sparse labels":
         assert model.predict_proba(x).shape == (len(x), len(model.classes_))
         assert set(model.classes_) == set(values)
+
+
+@pytest.mark.parametrize("options", [{"learning_rate": "adaptive", "learning_rate_init": 0.01, "tol": 1e-2,
+                                      "n_iter_no_change": 2}, {"learning_rate_init": 1e-5, "momentum": 0.99}], ids=str)
+def test_a_warm_start_at_another_rate_goes_on_falling(options):
+    model = xd.MLPRegressor("squared_error", (20,), solver="sgd", warm_start=True, random_state=0, **options)
+    losses = []
+    for _ in range(4):
+        losses.append(model.fit(X, X[:, 0]).loss_)
+        model.set_params(learning_rate_init=0.01)
+    assert losses == sorted(losses, reverse=True)
+
+
+@pytest.mark.parametrize("solver", ["adam", "sgd", "lbfgs"])
+def test_a_fitted_estimator_holds_no_data(solver):
+    x = np.random.default_rng(0).standard_normal((3000, 20))
+    held = weakref.ref(x)
+    model = xd.MLPRegressor(solver=solver, max_iter=2, tol=10.0, n_iter_no_change=1, random_state=0)
+    model.fit(x, x[:, 0])
+    del x
+    gc.collect()
+    assert held() is None
+
+
+def test_a_parameter_of_the_network_must_not_change_between_warm_starts():
+    model = xd.MLPClassifier((5,), max_iter=1, warm_start=True, random_state=0)
+    model.fit(X, TWO).set_params(activation="tanh")
+    with pytest.raises(xd.ParameterError, match="activation has changed"):
+        model.fit(X, TWO)
+    model.set_params(activation="relu", alpha=1.0).fit(X, TWO)
+
+
+def test_the_link_is_that_of_the_fit_and_a_coefficient_can_be_set():
+    model = xd.MLPRegressor(hidden_layer_sizes=(), solver="lbfgs", random_state=0).fit(X, X[:, 0])
+    before = model.predict(X)
+    np.testing.assert_array_equal(model.set_params(loss="poisson").predict(X), before)
+    model.coefs_[0] = model.coefs_[0] * 0.0
+    np.testing.assert_array_equal(model.predict(X), np.full(len(X), model.intercepts_[0][0]))
+    assert type(pickle.loads(pickle.dumps(model.coefs_))) is list
+
+
+def test_the_validation_loss_of_poisson_is_half_its_deviance():
+    y, y_val = 50 * np.exp(0.3 * X[:, 0]), np.exp(0.3 * X[:20, 0])
+    model = xd.MLPRegressor("poisson", max_iter=3, random_state=0)
+    model.fit(X, y, X_val=X[:20], y_val=y_val)
+    half = 0.5 * mean_poisson_deviance(y_val, model.predict(X[:20]))
+    assert model.history_["validation_loss"][-1] == pytest.approx(half)

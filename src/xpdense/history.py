@@ -44,6 +44,11 @@ class History(Mapping[str, list[float]]):
         for name, column in self._columns.items():
             column.append(float(values.get(name, math.nan)))
 
+    def cut(self, epochs: int) -> None:
+        """Forget all but the first epochs."""
+        for column in self._columns.values():
+            del column[epochs:]
+
     def note(self, **values: float) -> None:
         """Add to the last epoch."""
         for name, value in values.items():

@@ -78,8 +78,9 @@ class Network:
     def _bind(self) -> None:
         """Give every layer its views into the arena, and forget workspaces of another place."""
         self.arena.refresh()
-        self._tapes: dict[tuple[int, ...], Tape] = {}
-        self._tape: Tape | None = None
+        self._tapes: dict[tuple[int, ...], Tape]
+        self._tape: Tape | None
+        self.forget()
         self.step_on_device = self.backend.zeros((1,), "int64")  # (1,) number of the training step, on the device
         for position, (name, layer) in enumerate(self.named_layers()):
             layer.params = _own(name, {n: self.arena.working_values(n) for n in self.arena.declared})
@@ -190,6 +191,10 @@ class Network:
             raise ShapeError("backward needs a forward(x, train=True) before it, one for each")
         tape, self._tape = self._tape, None  # its memory is worked in: there is no second time
         backward(self.ops, self.layers, dz, tape)
+
+    def forget(self) -> None:
+        """Let go of the memory of training passes, and of the batches that they look at."""
+        self._tapes, self._tape = {}, None
 
     def trace(self, x: Array) -> list[tuple[str, Array, Array]]:
         """Name, input and output of every top-level layer for x in a training pass of the step that was set last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
@@ -33,7 +34,7 @@ from ..schedules import Schedule
 from .build import NORMS, dense_layers, described_layers, draw, hidden_layers
 from .inputs import as_rows, checked, device_backend, dispatching, some, source_of, to_host
 from .progress import FitTasks, Progress, check_progress, note_score
-from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs
+from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs, set_rate
 
 try:
     from sklearn.callback import CallbackSupportMixin
@@ -42,6 +43,8 @@ except ImportError:  # scikit-learn before 1.9
     class CallbackSupportMixin:  # type: ignore[no-redef]
         """There are no callbacks."""
 
+_BUILT_FROM = ("hidden_layer_sizes", "activation", "dropout", "normalization", "residual", "backend", "dtype",
+               "precision")  # parameters that the network is made of
 _RECORDS = ("history_", "loss_curve_", "validation_scores_")
 _DURING_FIT = ("_callback_fit_ctx", "_skl_callbacks_to_teardown")  # scikit-learn's own, which it takes away itself
 
@@ -141,11 +144,13 @@ class BaseMLP(CallbackSupportMixin):
     categorical_features: Any
 
     _network: Network
+    _loss: Loss  # of the last fit, whatever parameters have been set since
     _state: OptimizerState | None
 
     # --- what a subclass says ----------------------------------------------------------------------------------
 
-    def _encode(self, y: Any, first: bool, incremental: bool, classes: Any) -> tuple[Array, Array | None]:
+    def _encode(self, y: Any, first: bool, incremental: bool, classes: Any,
+                validation: bool = False) -> tuple[Array, Array | None]:
         """y as the loss takes it, and class numbers (n,) where rows have one class each; sets n_outputs_."""
         raise NotImplementedError
 
@@ -216,8 +221,8 @@ class BaseMLP(CallbackSupportMixin):
     def _as_before(self, weights_too: bool) -> Iterator[None]:
         """Leave the estimator as it was where what is done inside fails."""
         before, kept = dict(vars(self)), None
-        if weights_too:  # a call of partial_fit fails before it adds to the records
-            before.update({n: copy.deepcopy(v) for n, v in before.items() if n in _RECORDS})
+        epochs = {n: v.epochs if isinstance(v, History) else len(v) for n in _RECORDS if (v := before.get(n))}
+        if weights_too:
             kept = self._network.arena.snapshot(), self._state and (self._state.steps, self._state.snapshot())
         try:
             yield
@@ -226,6 +231,11 @@ class BaseMLP(CallbackSupportMixin):
             for name in [n for n in now if n not in before and n not in _DURING_FIT]:
                 del now[name]
             now.update({n: v for n, v in before.items() if n not in _DURING_FIT})
+            for name, count in epochs.items():
+                if name == "history_":
+                    self.history_.cut(count)
+                else:
+                    del getattr(self, name)[count:]
             if kept is not None:
                 self._network.arena.restore(kept[0])
                 if self._state is not None and kept[1]:
@@ -238,6 +248,8 @@ class BaseMLP(CallbackSupportMixin):
         hidden = hidden_layers(self.hidden_layer_sizes)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
+        if self.scoring not in (None, "loss"):
+            check_scoring(self, self.scoring)
         place, given = source_of(X), (X, y, sample_weight)
         X, y = checked(self, X, y, reset=first)
         target, codes = self._encode(y, first, incremental, classes)
@@ -245,7 +257,13 @@ class BaseMLP(CallbackSupportMixin):
         random = check_random_state(self.random_state)
         if first:
             self._begin(hidden, X, place, random)
-        network, loss = self._network, self._make_loss()
+        else:
+            changed = [name for name in _BUILT_FROM if not _same(self._built_from[name], getattr(self, name))]
+            if changed:
+                raise ParameterError(f"{changed[0]} has changed since the network was made, and this call goes on with "
+                                     f"that network: clone the estimator, or set it back")
+        network = self._network
+        self._loss = loss = self._make_loss()
         with network.backend.active():
             rows = prepared(as_rows(X, network.dtype), target, weight, network, loss)
             penalty = self.alpha if weight is None else self.alpha * rows.count / _sum(weight)
@@ -266,7 +284,7 @@ class BaseMLP(CallbackSupportMixin):
         state = self._optimizer_state(penalty, epochs * len(batches), incremental)
         tasks, start = FitTasks(self, given, epochs), None if incremental else network.arena.snapshot()
         report = self._reporter(rows)
-        progress = Progress(self, state, rows, score, tasks, report)
+        progress = Progress(self, state, rows, score, tasks, report, report if held is None else self._reporter(held))
         try:
             with np.errstate(all="ignore"):
                 training.train(network, rows, held, loss=loss, optimizer=state.optimizer, epochs=epochs,
@@ -278,7 +296,7 @@ class BaseMLP(CallbackSupportMixin):
         last = 0.0 if start is None else progress.last_loss(start[0])
         progress.restore_best()
         if start is not None:
-            check_progress(network, rows, loss, last, report, start)
+            check_progress(network, rows, loss, last, report, start, self.tol)
         tasks.finish()
         if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
             warnings.warn(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
@@ -298,6 +316,7 @@ class BaseMLP(CallbackSupportMixin):
         self._network = Network(layers, inputs, backend=name, dtype=dtype, seed=int(seed), precision=self.precision)
         draw(self._network, factors, random)
         self._place, self._state, self.history_ = place.name, None, History()
+        self._built_from = {name: getattr(self, name) for name in _BUILT_FROM}
         self.n_iter_ = self.t_ = 0
         self.n_layers_ = len(factors) + 1
         self.loss_curve_: list[float] = []
@@ -312,9 +331,11 @@ class BaseMLP(CallbackSupportMixin):
         if old is None or type(old.optimizer) is not type(optimizer):
             self._state = optimizer.begin(self._network.arena)
         else:
+            rate, planned = old.optimizer.learning_rate, optimizer.learning_rate
             if incremental:  # where a fit of its own begins its schedule anew
-                rate = old.optimizer.learning_rate
                 optimizer.learning_rate = rate.inner if isinstance(rate, Continued) else rate
+            elif isinstance(planned, Rate):
+                set_rate(old, planned.value)
             old.optimizer = optimizer
         state = self._state
         assert state is not None
@@ -331,7 +352,7 @@ class BaseMLP(CallbackSupportMixin):
         if validation is not None:
             X_val, y_val, weight = validation
             x, y = checked(self, X_val, y_val, reset=False)
-            target, _ = self._encode(y, False, True, None)
+            target, _ = self._encode(y, False, True, None, validation=True)
             weight = _sample_weight(weight, x)
             held = prepared(as_rows(x, network.dtype), target, weight, network, loss, "validation ")
         elif self.early_stopping and self.solver != "lbfgs":
@@ -364,7 +385,9 @@ class BaseMLP(CallbackSupportMixin):
         if not dispatching():  # scikit-learn's metrics take NumPy arrays alone
             validation = tuple(map(to_host, validation))
         X_val, y_val, weight = validation
-        weights = {} if weight is None else {"sample_weight": weight}
+        takes = inspect.signature(scorer).parameters  # a function of the user's own may know of no weights
+        weighs = "sample_weight" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
+        weights = {"sample_weight": weight} if weight is not None and weighs else {}
         return held, lambda: float(scorer(self, X_val, y_val, **weights)), rows
 
     def _train_lbfgs(self, rows: Rows, held: Rows | None, score: Any, loss: Loss, penalty: float,
@@ -383,7 +406,7 @@ class BaseMLP(CallbackSupportMixin):
             if held is not None:
                 slices = (stored(x, network.backend) for x in training.parts(network, held.x))
                 measured = training.evaluate(network, slices, held, loss, ())["loss"]
-                self.history_.note(validation_loss=report(measured))
+                self.history_.note(validation_loss=self._reporter(held)(measured))
                 note_score(self, score())
             return tasks.end(network)
 
@@ -396,7 +419,7 @@ class BaseMLP(CallbackSupportMixin):
         else:
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
             self.loss_ = report(float(result.fun))
-            check_progress(network, rows, loss, 0.0, report, start)
+            check_progress(network, rows, loss, 0.0, report, start, self.tol)
         tasks.finish()
 
     # --- predictions -------------------------------------------------------------------------------------------
@@ -452,8 +475,8 @@ class BaseMLP(CallbackSupportMixin):
             raise AttributeError(f"this {type(self).__name__} is not fitted yet")
         network, place = self._network, resolve(self._place)
         params = [network.params.get(f"{name}.{key}") for name in dense_layers(self._network)]
-        return [p if p is None or place.name == network.backend.name else moved(p, network.backend, place)
-                for p in params]
+        return _Parameters([p if p is None or place.name == network.backend.name else moved(p, network.backend, place)
+                            for p in params], lambda values: self._set_parameters(key, values))
 
     def _set_parameters(self, key: str, values: list[Array]) -> None:
         names = [f"{name}.{key}" for name in dense_layers(self._network)]
@@ -462,7 +485,7 @@ class BaseMLP(CallbackSupportMixin):
                 raise ParameterError(f"{name} has shape {self._network.arena.declared[name].shape}, got "
                                      f"{tuple(value.shape)}")
         for name, value in zip(names, values, strict=True):
-            self._network.arena.write(name, host(value))
+            self._network.arena.write(name, np.array(host(value)))
         self._network.arena.refresh()
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -497,6 +520,25 @@ class BaseMLP(CallbackSupportMixin):
                 resolve(self._place)
             except BackendError:  # trained on arrays of a namespace that is not here
                 self._place = "numpy"
+
+
+class _Parameters(list[Array]):
+    """Arrays of a network; setting one of them sets the network's."""
+
+    def __init__(self, values: list[Array], write: Callable[[list[Array]], None]) -> None:
+        super().__init__(values)
+        self._write = write
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(index, value)
+        self._write(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (list(self),)
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or np.array_equal(np.asarray(one, object), np.asarray(other, object))
 
 
 def _sum(values: Any) -> float:

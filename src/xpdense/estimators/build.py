@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,9 @@ _SCIKIT = ("identity", "sigmoid", "tanh", "relu")  # for these initial weights a
 def hidden_layers(sizes: Any) -> list[Any]:
     """`hidden_layer_sizes` as a list; a ValueError where a size is not positive."""
     found: list[Any] = list(sizes) if hasattr(sizes, "__iter__") else [sizes]
+    for size in found:
+        if not isinstance(size, Layer) and (isinstance(size, bool) or not isinstance(size, Integral)):
+            raise ParameterError(f"hidden_layer_sizes must hold whole numbers or layers, got {size!r}")
     if any(not isinstance(n, Layer) and n <= 0 for n in found):
         raise ValueError(f"hidden_layer_sizes must be > 0, got {found}.")
     return found

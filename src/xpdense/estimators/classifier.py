@@ -159,7 +159,8 @@ class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
 
     # --- targets -----------------------------------------------------------------------------------------------
 
-    def _encode(self, y: Any, first: bool, incremental: bool, classes: Any) -> tuple[Array, Array | None]:
+    def _encode(self, y: Any, first: bool, incremental: bool, classes: Any,
+                validation: bool = False) -> tuple[Array, Array | None]:
         if classes is not None:
             _check_partial_fit_first_call(self, classes if len(classes) else None)
         if issparse(y):
@@ -183,7 +184,7 @@ class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
         if not known:
             self.classes_ = found
         elif not np.array_equal(found, self.classes_):
-            codes = self._places(found, codes, backend)
+            codes = self._places(found, codes, backend, self.warm_start and not validation)
         if first:
             self.n_outputs_ = 1 if len(self.classes_) <= 2 else len(self.classes_)
             self.out_activation_ = "logistic" if self.n_outputs_ == 1 else "softmax"
@@ -216,9 +217,9 @@ class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
     def _smooth(self, target: Array) -> Array:
         return target * (1.0 - self.label_smoothing) + 0.5 * self.label_smoothing if self.label_smoothing else target
 
-    def _places(self, found: np.ndarray, codes: Array, backend: Any) -> Array:
+    def _places(self, found: np.ndarray, codes: Array, backend: Any, all_of_them: bool) -> Array:
         """The places among the known classes of codes among those found; a ValueError where they do not fit."""
-        if self.warm_start and set(found) != set(self.classes_):
+        if all_of_them and set(found) != set(self.classes_):
             raise ValueError(f"warm_start can only be used where `y` has the same classes as in the previous call to "
                              f"fit. Previously got {self.classes_}, `y` has {found}")
         new = np.setdiff1d(found, self.classes_)
@@ -254,15 +255,22 @@ class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
 
     def _make_loss(self) -> Loss:
         if isinstance(self.loss, Loss):
+            if self.label_smoothing:
+                raise ParameterError("label_smoothing goes with loss='log_loss'; xd.SoftmaxCrossEntropy has its own")
             return self.loss
         if self.out_activation_ == "softmax":
             return SoftmaxCrossEntropy(self.label_smoothing)
         return BinaryCrossEntropy(factor=float(self.n_outputs_))  # the sum over labels, as in scikit-learn
 
+    @property
+    def _is_our_loss(self) -> bool:
+        """Whether the loss of the last fit is a cross-entropy, whose probabilities are known at the logits."""
+        return type(self._loss) in (BinaryCrossEntropy, SoftmaxCrossEntropy)
+
     def _decide(self, xp: Any, z: Array) -> Array:
         if self.out_activation_ == "softmax":
             return xp.argmax(z, axis=-1)
-        chosen = xp.astype(self.loss.link(xp, z) > 0.5 if isinstance(self.loss, Loss) else z > 0, xp.int64)
+        chosen = xp.astype(z > 0 if self._is_our_loss else self._loss.link(xp, z) > 0.5, xp.int64)
         return chosen if self._multilabel else chosen[:, 0]
 
     def _score_rows(self, xp: Any, z: Array, rows: Rows) -> float:
@@ -303,8 +311,8 @@ class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
         return self._outputs(X, "predict_log_proba", self._log_probabilities)
 
     def _probabilities(self, xp: Any, z: Array) -> Array:
-        if isinstance(self.loss, Loss):
-            p = self.loss.link(xp, z)
+        if not self._is_our_loss:
+            p = self._loss.link(xp, z)
             return p if z.shape[-1] > 1 else xp.concat([1.0 - p, p], axis=-1)[:, : len(self.classes_)]
         if self.out_activation_ == "softmax":
             return SoftmaxCrossEntropy().link(xp, z)
@@ -315,7 +323,7 @@ class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
         return xp.concat([sigmoid(xp, -z), sigmoid(xp, z)], axis=-1)
 
     def _log_probabilities(self, xp: Any, z: Array) -> Array:
-        if isinstance(self.loss, Loss) or len(self.classes_) == 1:
+        if not self._is_our_loss or len(self.classes_) == 1:
             return xp.log(self._probabilities(xp, z))
         if self.out_activation_ == "softmax":
             shifted = z - xp.max(z, axis=-1, keepdims=True)

@@ -38,7 +38,10 @@ def checked(estimator: Any, x: Any, y: Any = "no_validation", *, reset: bool) ->
     has_y = not (isinstance(y, str) and y == "no_validation")
     backend = device_backend(x)
     numeric = {"y_numeric": True} if has_y and is_regressor(estimator) else {}
-    if backend is None and estimator.categorical_features is None:
+    if reset:
+        estimator._encoder = None
+    categories = estimator.categorical_features if reset else estimator._encoder
+    if backend is None and categories is None:
         y = to_host(y)
         both = {"multi_output": True, **numeric} if has_y else {}
         found = validate_data(estimator, x, y, reset=reset, **both, **_CHECKS)
@@ -50,7 +53,7 @@ def checked(estimator: Any, x: Any, y: Any = "no_validation", *, reset: bool) ->
         if backend is None or x.ndim == 2:
             validate_data(estimator, x, y, reset=reset, skip_check_array=True)
         if backend is not None:
-            if estimator.categorical_features is not None and not isinstance(estimator.categorical_features, str):
+            if categories is not None and not isinstance(categories, str):
                 raise ArrayTypeError(f"categorical columns need a frame or an array on the host, and X is on "
                                      f"{backend.name}: encode them before")
             x, backend = shaped(x, int(x.shape[1]) if x.ndim == 2 else -1, "X")
@@ -58,7 +61,7 @@ def checked(estimator: Any, x: Any, y: Any = "no_validation", *, reset: bool) ->
                 x = finite(x, backend, "X", None)
         else:
             if reset:
-                estimator._encoder = CategoricalEncoder(x, estimator.categorical_features)
+                estimator._encoder = CategoricalEncoder(x, categories)
             x = estimator._encoder.transform(x)
             y = to_host(y)
         if has_y and device_backend(y) is None:

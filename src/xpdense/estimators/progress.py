@@ -18,6 +18,8 @@ from ..optimizers import OptimizerState
 from ..training import evaluate, parts
 from .solvers import set_rate
 
+_JUDGED = 4096  # rows by which a training is judged to have diverged
+
 
 class Progress(Callback):
     """Keeps an estimator's fitted attributes after every epoch, by scikit-learn's rules.
@@ -32,14 +34,15 @@ class Progress(Callback):
         Gives the score of the network as it is, on validation data.
     tasks : FitTasks
         Those who want to be told, by scikit-learn's callbacks.
-    report : callable
-        Makes the loss that is reported of the one that is minimised.
+    report, report_validation : callable
+        Make the loss that is reported of the one that is minimised.
     """
 
     leaves_settings = True
 
     def __init__(self, estimator: Any, state: OptimizerState, rows: Rows, score: Any, tasks: FitTasks,
-                 report: Callable[[float], float]) -> None:
+                 report: Callable[[float], float], report_validation: Callable[[float], float]) -> None:
+        self.report_validation = report_validation
         self.estimator, self.state, self.samples, self.score = estimator, state, rows.count, score
         self.tasks, self.report = tasks, report
         self.best_weights: Any = None
@@ -65,7 +68,7 @@ class Progress(Callback):
         est.loss_curve_.append(est.loss_)
         run.history.note(loss=est.loss_)
         if run.has_validation:
-            run.history.note(validation_loss=self.report(run.history["validation_loss"][-1]))
+            run.history.note(validation_loss=self.report_validation(run.history["validation_loss"][-1]))
         if est.verbose:
             print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
         score = None if self.score is None else self.score()
@@ -205,35 +208,39 @@ def r2(xp: Any, found: Any, truth: Any, weight: Any) -> float:
 
 
 def check_progress(network: Network, rows: Rows, loss: Loss, last: float, report: Callable[[float], float],
-                   start: tuple[Array, Array]) -> None:
+                   start: tuple[Array, Array], tol: float) -> None:
     """Raise DivergenceError where a training has made the loss far worse: ten times the larger of two others.
 
     These are the loss of the untrained network, whose weights are `start`, and that of outputs of zero; compared are
     the loss of the weights that are kept, and `last`, that of the last epoch; none has a penalty in it. `report` makes
-    the estimator's loss of the package's.
+    the estimator's loss of the package's; what is less than `tol` is no difference.
     """
+    every = -(-rows.count // _JUDGED)
+    if every > 1:
+        rows = rows.some(network.ops, np.arange(0, rows.count, every))
+
     def mean_loss() -> float:
         slices = (stored(x, network.backend) for x in parts(network, rows.x))
         return abs(report(evaluate(network, slices, rows, loss, ())["loss"]))
 
-    arena = network.arena
-    trained = arena.snapshot()
+    arena, y = network.arena, stored(rows.y, network.backend)
+    weight = None if rows.weight is None else stored(rows.weight, network.backend)
     with np.errstate(all="ignore"):
+        zeros = network.backend.zeros((rows.count, network.outputs), network.dtype)
+        untrained = zero = abs(report(float(loss(network.ops, zeros, y, weight)[0])))
         reached = np.maximum(mean_loss(), last)
-        arena.params[...] = 0.0
-        arena.refresh()
-        untrained = zero = mean_loss()
-        if not reached <= 10.0 * zero:
+        if not reached <= 10.0 * zero + tol:
+            trained = arena.snapshot()
             arena.restore(start)
             untrained = mean_loss()
-    arena.restore(trained)
-    if not reached <= 10.0 * max(zero, untrained) + float(np.finfo(network.dtype).eps):
+            arena.restore(trained)
+    if not reached <= 10.0 * max(zero, untrained) + tol:
         xp = network.backend.xp
-        weight = float(xp.max(xp.abs(arena.params)))
+        largest = float(xp.max(xp.abs(arena.params)))
         feature = max(float(xp.max(xp.abs(stored(x, network.backend)))) for x in parts(network, rows.x))
         target = float(np.max(np.abs(host(rows.y))))
         raise DivergenceError(
             f"the training diverged: its loss is {reached:.3g}, that of the untrained network was {untrained:.3g}, and "
-            f"outputs of zero give {zero:.3g}. Largest weight {weight:.3g}, feature {feature:.3g}, target "
+            f"outputs of zero give {zero:.3g}. Largest weight {largest:.3g}, feature {feature:.3g}, target "
             f"{target:.3g}. A lower learning_rate_init, scaled features and targets, or clip_norm=1.0 are the usual "
             f"cures.")

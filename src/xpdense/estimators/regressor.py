@@ -91,7 +91,8 @@ class MLPRegressor(BaseMLP, RegressorMixin, BaseEstimator):
         self._fit(X, y, sample_weight, None, incremental=True)
         return self
 
-    def _encode(self, y: Any, first: bool, incremental: bool, classes: Any) -> tuple[Array, Array | None]:
+    def _encode(self, y: Any, first: bool, incremental: bool, classes: Any,
+                validation: bool = False) -> tuple[Array, Array | None]:
         if first:
             self.n_outputs_ = 1 if y.ndim == 1 else int(y.shape[1])
             self.out_activation_ = "exp" if self._make_loss().name == "poisson" else "identity"
@@ -120,7 +121,7 @@ class MLPRegressor(BaseMLP, RegressorMixin, BaseEstimator):
         return lambda value: value + least
 
     def _predicted(self, xp: Any, z: Array) -> Array:
-        return self._make_loss().link(xp, z)
+        return self._loss.link(xp, z)
 
     def _decide(self, xp: Any, z: Array) -> Array:
         values = self._predicted(xp, z)

@@ -134,8 +134,11 @@ def minimize_lbfgs(network: Network, loss: Loss, rows: Rows, penalty: float, *, 
             raise StopIteration
 
     start = np.array(backend.to_host(arena.params), np.float64)
-    result = minimize(value_and_gradient, start, method="L-BFGS-B", jac=True, callback=callback,
-                      options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol})
+    try:
+        result = minimize(value_and_gradient, start, method="L-BFGS-B", jac=True, callback=callback,
+                          options={"maxfun": max_fun, "maxiter": max_iter, "gtol": tol})
+    finally:
+        network.forget()
     arena.params[...] = backend.from_host(result.x.astype(network.dtype))
     arena.refresh()
     return result
