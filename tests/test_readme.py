@@ -54,7 +54,9 @@ def test_the_wrong_gradient_is_found(capsys):
     exec(next(b for b in PYTHON if "check_gradients" in b), {"__name__": "readme"})
     out = capsys.readouterr().out
     assert "WRONG" in out
-    assert float(out.split()[-4]) == pytest.approx(50 / 3, rel=1e-3)  # the norm ratio names the factor
+    row = next(line for line in out.splitlines() if "WRONG" in line)
+    assert float(row.split()[-4]) == pytest.approx(50 / 3, rel=1e-3)  # the norm ratio names the factor
+    assert "gradient_scale at w" in out
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])

@@ -14,7 +14,9 @@ _HOMES = {
     "activations": ("Activation",),
     "arena": ("Parameter",),
     "callbacks": ("Callback", "EarlyStopping", "ProgressBar"),
-    "doctor.gradients": ("GradientReport", "check_gradients", "check_network"),
+    "doctor.findings": ("Finding",),
+    "doctor.gradients": ("GradientReport", "TensorCheck", "check_gradients", "check_network"),
+    "doctor.recognise": ("recognise",),
     "errors": ("ArrayTypeError", "BackendError", "DataError", "DivergenceError", "FileFormatError", "MemoryLimitError",
                "MissingDependencyError", "ModelFileError", "NonFiniteDataError", "NonFiniteLossError", "NotFittedError",
                "OutputError", "ParameterError", "ShapeError", "TargetError", "UnknownNameError", "XpdenseError"),
@@ -59,9 +61,12 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .callbacks import Callback as Callback
     from .callbacks import EarlyStopping as EarlyStopping
     from .callbacks import ProgressBar as ProgressBar
+    from .doctor.findings import Finding as Finding
     from .doctor.gradients import GradientReport as GradientReport
+    from .doctor.gradients import TensorCheck as TensorCheck
     from .doctor.gradients import check_gradients as check_gradients
     from .doctor.gradients import check_network as check_network
+    from .doctor.recognise import recognise as recognise
     from .errors import ArrayTypeError as ArrayTypeError
     from .errors import BackendError as BackendError
     from .errors import DataError as DataError

@@ -15,6 +15,9 @@ from ..errors import ParameterError, ShapeError, positive_int
 from ..layers import Layer
 from ..losses import Loss, as_loss
 from ..network import Network
+from .findings import Finding
+from .probes import Probed, probe, unit_vectors, widened
+from .verdict import judge
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class TensorCheck:
     probes, kinks : int
         How many entries and directions were compared, and how many were left out because the loss has a kink there.
     tolerance : float
+    finding : Finding, optional
+        What is wrong with it, first of all.
     """
 
     name: str
@@ -42,40 +47,48 @@ class TensorCheck:
     probes: int
     kinks: int
     tolerance: float
+    finding: Finding | None = None
 
     @property
     def ok(self) -> bool:
-        return self.probes > 0 and self.relative_error <= self.tolerance
+        return self.probes > 0 and self.relative_error <= self.tolerance and self.finding is None
 
 
 @dataclass(frozen=True)
 class GradientReport:
-    """The checks of all tensors; prints as a table.
+    """The checks of all tensors, and what was found; prints as a table with the findings under it.
 
     Attributes
     ----------
     tensors : tuple of TensorCheck
+    findings : tuple of Finding
+        Each once, though it may be that of several tensors.
+    notes : tuple of str
+        What could not be told, and why.
     """
 
     tensors: tuple[TensorCheck, ...]
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether every tensor's gradient is right."""
-        return all(t.ok for t in self.tensors)
+        return all(t.ok for t in self.tensors) and not self.findings
 
     def __str__(self) -> str:
         width = max(len(t.name) for t in self.tensors)
         head = f"{'tensor':{width}}  rel. error   cosine  norm ratio  probes  kinks"
-        return "\n".join([head, *(
-            f"{t.name:{width}}  {t.relative_error:10.2e}  {t.cosine:7.4f}  {t.norm_ratio:10.4g}  "
-            f"{t.probes:6d}  {t.kinks:5d}  {'ok' if t.ok else 'WRONG'}" for t in self.tensors
-        )])
+        rows = (f"{t.name:{width}}  {t.relative_error:10.2e}  {t.cosine:7.4f}  {t.norm_ratio:10.4g}  "
+                f"{t.probes:6d}  {t.kinks:5d}  {'ok' if t.ok else 'WRONG' if t.probes else 'not seen'}"
+                for t in self.tensors)
+        return "\n".join([head, *rows, *map(str, self.findings), *self.notes])
 
 
 def check_gradients(loss: Callable[[dict[str, np.ndarray]], float], params: Mapping[str, Any], grads: Mapping[str, Any],
-                    *, tolerance: float | None = None, entries: int = 20, directions: int = 2,
-                    seed: int = 0) -> GradientReport:
+                    *, tolerance: float | None = None, entries: int = 20, directions: int = 2, seed: int = 0,
+                    sizes: Mapping[str, int] | None = None,
+                    again: Callable[[], Mapping[str, Any]] | None = None) -> GradientReport:
     """Compare gradients with differences of the loss, tensor by tensor.
 
     Each tensor is probed at single entries and along random directions, by the five-point formula
@@ -85,18 +98,27 @@ def check_gradients(loss: Callable[[dict[str, np.ndarray]], float], params: Mapp
     Parameters
     ----------
     loss : callable
-        `loss(params) -> float` of a dict of NumPy arrays; must not keep or change them.
+        `loss(params) -> float` of a dict of NumPy arrays; must not keep or change them. Of float32 parameters it is
+        given float64 ones if it then computes in float64, where differences are exact.
     params, grads : mapping of arrays
         Of equal names and shapes, of any namespace.
     tolerance : float, optional
-        For the relative error; default 1e-5 in float64, 2e-2 in float32.
+        For the relative error; default 1e-5 in float64; in float32 1e-3, or 2e-2 where the loss itself is float32.
     entries, directions : int
         Probes per tensor; a smaller tensor is probed at every entry.
     seed : int
+    sizes : mapping of names to int, optional
+        Numbers that a forgotten or doubled factor can be, such as {"batch": 569, "features": 30, "outputs": 1}: a
+        gradient that is off by a constant is then told by its name. Those of the tensors' shapes are known without it.
+    again : callable, optional
+        `again() -> grads` computes the gradients anew at the same parameters. Where it gives others than `grads`,
+        something is left from the first call.
 
     Returns
     -------
     GradientReport
+        With a Finding for each tensor whose gradient is wrong: what it is, as far as differences of the loss and the
+        other gradients tell. `recognise` tells more, for it runs the program.
 
     Raises
     ------
@@ -105,8 +127,9 @@ def check_gradients(loss: Callable[[dict[str, np.ndarray]], float], params: Mapp
     >>> w = np.array([1.0, 2.0])
     >>> check_gradients(lambda p: float(p["w"] @ p["w"]), {"w": w}, {"w": 2 * w}).ok
     True
-    >>> check_gradients(lambda p: float(p["w"] @ p["w"]), {"w": w}, {"w": w}).ok
-    False
+    >>> report = check_gradients(lambda p: float(p["w"] @ p["w"]), {"w": w}, {"w": w})
+    >>> report.ok, report.findings[0].cause
+    (False, 'gradient_scale')
     """
     values = {name: np.array(host(p)) for name, p in params.items()}
     given = {name: np.array(host(g), np.float64) for name, g in grads.items()}
@@ -118,65 +141,30 @@ def check_gradients(loss: Callable[[dict[str, np.ndarray]], float], params: Mapp
         if value.shape != given[name].shape:
             raise ShapeError(f"{name} has shape {value.shape}, its gradient {given[name].shape}")
     entries, directions = positive_int("entries", entries), positive_int("directions", directions, 0)
-    rng = np.random.default_rng(seed)
-    checks = []
+    single = {name: value.dtype != np.float64 for name, value in values.items()}
+    values = widened(loss, values)
+    rng, probed = np.random.default_rng(seed), {}
+    size = max(1.0, abs(float(loss({**values}))))
     for name, value in values.items():
-        precise = value.dtype == np.float64
-        limit = tolerance if tolerance is not None else 1e-5 if precise else 2e-2
-        checks.append(_check_tensor(loss, values, name, given[name], _probes(rng, value, entries, directions), limit))
-    return GradientReport(tuple(checks))
+        usual = 2e-2 if value.dtype != np.float64 else 1e-3 if single[name] else 1e-5
+        vectors = unit_vectors(rng, value, entries, directions)
+        limit = tolerance if tolerance is not None else usual
+        probed[name] = probe(loss, values, name, given[name], vectors, limit, size, single[name])
+    second = None if again is None else {name: np.array(host(g), np.float64) for name, g in again().items()}
+    by_tensor = judge(loss, probed, second, sizes or {}, size)
+    found = tuple(dict.fromkeys(by_tensor.values()))
+    return GradientReport(tuple(_check(p, by_tensor.get(name)) for name, p in probed.items()), found)
 
 
-def _probes(rng: np.random.Generator, value: np.ndarray, entries: int, directions: int) -> list[np.ndarray]:
-    """Unit vectors of the tensor's shape: single entries, then random directions."""
-    chosen = np.arange(value.size) if value.size <= entries else np.sort(rng.choice(value.size, entries, replace=False))
-    vectors = []
-    for i in chosen:
-        vector = np.zeros(value.size)
-        vector[i] = 1.0
-        vectors.append(vector.reshape(value.shape))
-    for _ in range(directions if value.size > 1 else 0):
-        vector = rng.standard_normal(value.shape)
-        vectors.append(vector / np.linalg.norm(vector))
-    return vectors
-
-
-def _check_tensor(loss: Callable[[dict[str, np.ndarray]], float], values: dict[str, np.ndarray], name: str,
-                  given: np.ndarray, probes: Sequence[np.ndarray], tolerance: float) -> TensorCheck:
-    start = values[name]
-    epsilon = float(np.finfo(start.dtype).eps)
-
-    def along(vector: np.ndarray, t: float) -> float:
-        return float(loss({**values, name: (start + t * vector).astype(start.dtype)}))
-
-    def slope(vector: np.ndarray, h: float) -> float:
-        far = along(vector, -2 * h) - along(vector, 2 * h)
-        return (far + 8.0 * (along(vector, h) - along(vector, -h))) / (12.0 * h)
-
-    size = max(1.0, abs(along(np.zeros_like(given), 0.0)))
-    measured, expected, kinks = [], [], 0
-    for vector in probes:
-        widest = epsilon ** (1 / 5) * max(1e-2, float(np.max(np.abs(start * vector), initial=0.0)))
-        for h in (widest, widest / 4, widest / 16):  # shorter where the loss is strongly curved, or a kink is near
-            noise = 20.0 * epsilon * size / h
-            wide, narrow = slope(vector, h), slope(vector, h / 2)
-            if abs(wide - narrow) <= 0.1 * tolerance * max(abs(wide), abs(narrow)) + noise:
-                break
-        else:
-            kinks += 1
-            continue
-        measured.append(narrow)
-        expected.append(float(np.sum(given * vector)))
-    n, g = np.array(measured), np.array(expected)
+def _check(probed: Probed, finding: Finding | None) -> TensorCheck:
+    n, g = probed.measured, probed.expected
     if not n.size:
-        return TensorCheck(name, math.nan, math.nan, math.nan, 0, kinks, tolerance)
-    floor = 1e-3 * float(np.max(np.abs(n))) + 40.0 * epsilon * size / (epsilon ** (1 / 5) * 1e-2) / tolerance
+        return TensorCheck(probed.name, math.nan, math.nan, math.nan, 0, probed.kinks, probed.tolerance, finding)
     with np.errstate(all="ignore"):
-        error = float(np.max(np.abs(n - g) / (np.maximum(np.abs(n), np.abs(g)) + floor)))
         norms = float(np.linalg.norm(n)), float(np.linalg.norm(g))
         cosine = float(n @ g / (norms[0] * norms[1])) if min(norms) > 0 else float(norms[0] == norms[1])
         ratio = norms[1] / norms[0] if norms[0] > 0 else 1.0 if norms[1] == 0 else math.inf
-    return TensorCheck(name, error, cosine, ratio, n.size, kinks, tolerance)
+    return TensorCheck(probed.name, probed.error(), cosine, ratio, n.size, probed.kinks, probed.tolerance, finding)
 
 
 def check_network(network: Network | Sequence[Layer], inputs: int | None = None, *, loss: str | Loss | None = None,

@@ -1,0 +1,152 @@
+"""What the doctor can examine: any training program behind five names, and a network of this package behind the same.
+
+    params                dict of arrays, the live ones: what is written into them is what the program computes with
+    predict(X)            (n, outputs) or (n,)
+    loss(X, y)            float
+    gradients(X, y)       dict of arrays, named as params
+    step(X, y)            one update on one batch
+
+What a program lacks narrows what can be found.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from .. import training
+from ..backend import Array, host
+from ..comm import Solo
+from ..data.arrays import features, labelled
+from ..losses import Loss
+from ..network import Network
+from ..optimizers import Optimizer, OptimizerState
+
+NAMES = ("params", "predict", "loss", "gradients", "step")
+
+
+class Program(Protocol):
+    """A training program; see this module."""
+
+    params: Mapping[str, Array]
+
+    def predict(self, X: Any) -> Array: ...
+
+    def loss(self, X: Any, y: Any) -> float: ...
+
+    def gradients(self, X: Any, y: Any) -> Mapping[str, Array]: ...
+
+    def step(self, X: Any, y: Any) -> None: ...
+
+
+class Subject:
+    """A program of which experiments take copies, its arrays as NumPy's.
+
+    Attributes
+    ----------
+    program : the program itself
+    can : set of str
+        Which of the five names it has.
+    """
+
+    def __init__(self, program: Any) -> None:
+        self.program = program
+        self.can = {name for name in NAMES if hasattr(program, name)}
+
+    def copy(self) -> Subject:
+        """Another one, whatever is done to it."""
+        return Subject(copy.deepcopy(self.program))
+
+    def params(self) -> dict[str, np.ndarray]:
+        """Copies of the parameters."""
+        return {name: np.array(host(value)) for name, value in self.program.params.items()}
+
+    def write(self, values: Mapping[str, np.ndarray]) -> None:
+        """Set the parameters, in place."""
+        for name, value in values.items():
+            target = self.program.params[name]
+            if isinstance(target, np.ndarray):
+                target[...] = value
+            else:
+                target[...] = _like(target, value)
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Predictions (n, outputs)."""
+        found = np.asarray(host(self.program.predict(x)), np.float64)
+        return found[:, None] if found.ndim == 1 else found
+
+    def loss(self, x: np.ndarray, y: np.ndarray) -> float:
+        return float(self.program.loss(x, y))
+
+    def gradients(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        return {name: np.array(host(g), np.float64) for name, g in self.program.gradients(x, y).items()}
+
+    def step(self, x: np.ndarray, y: np.ndarray, factor: float = 1.0) -> None:
+        """One update, its change of every parameter multiplied by a factor: another rate, whatever the rule."""
+        if factor == 1.0:
+            self.program.step(x, y)
+            return
+        before = self.params()
+        self.program.step(x, y)
+        self.write({name: before[name] + factor * (after - before[name]) for name, after in self.params().items()})
+
+
+def _like(array: Array, value: np.ndarray) -> Array:
+    from ..backend import backend_of
+
+    backend = backend_of(array)
+    assert backend is not None
+    return backend.from_host(np.ascontiguousarray(value))
+
+
+class NetworkProgram:
+    """A network of this package as a program: the doctor changes its parts, which no foreign program offers.
+
+    Parameters
+    ----------
+    network : Network
+        It is copied.
+    loss : Loss
+    optimizer : Optimizer
+    """
+
+    def __init__(self, network: Network, loss: Loss, optimizer: Optimizer) -> None:
+        self.network, self.chosen, self.optimizer = copy.deepcopy(network), loss, copy.deepcopy(optimizer)
+        self.state: OptimizerState = self.optimizer.begin(self.network.arena)
+        self.total = 1000
+
+    def __deepcopy__(self, memo: Any) -> NetworkProgram:
+        return NetworkProgram(self.network, self.chosen, self.optimizer)
+
+    @property
+    def params(self) -> dict[str, Array]:
+        return self.network.params
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        network = self.network
+        slices = (features(part, network) for part in training.parts(network, np.asarray(x)))
+        return np.concatenate([host(self.chosen.link(network.ops.xp, z)) for z in training.logits(network, slices)])
+
+    def _rows(self, x: np.ndarray, y: np.ndarray) -> Any:
+        return labelled(features(x, self.network), y, None, self.network, self.chosen)
+
+    def loss(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Of a training pass, whose gradients `gradients` gives: a norm takes the batch's statistics."""
+        rows = self._rows(x, y)
+        return float(self.chosen(self.network.ops, self.network.forward(rows.x, train=True), rows.y)[0])
+
+    def gradients(self, x: np.ndarray, y: np.ndarray) -> dict[str, Array]:
+        network, rows = self.network, self._rows(x, y)
+        z = network.forward(rows.x, train=True)
+        _, dz = self.chosen(network.ops, z, rows.y)
+        network.backward(dz)
+        return network.grads
+
+    def step(self, x: np.ndarray, y: np.ndarray) -> None:
+        rate = float(self.optimizer.learning_rate(self.state.steps, self.total))
+        training.train_step(self.network, self.chosen, self.state, self._rows(x, y), self.state.steps, rate, Solo())
+        self.state.steps += 1
+        self.network.arena.refresh()
