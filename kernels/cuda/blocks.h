@@ -56,4 +56,15 @@ __device__ inline bool is_last(unsigned *counter, unsigned blocks, unsigned *sha
     __threadfence();
     return *shared;
 }
+// Over all threads of a one-dimensional grid, for those of its last block: true there, and false in all others.
+// `partial` is a double for each block, `part` and `last` are shared.
+__device__ inline bool grid_sum(double *sum, double *partial, double *part, unsigned *counter, unsigned *last) {
+    *sum = block_sum(*sum, part);
+    if (threadIdx.x == 0) partial[blockIdx.x] = *sum;
+    if (!is_last(counter, gridDim.x, last)) return false;
+    *sum = 0;
+    for (unsigned b = threadIdx.x; b < gridDim.x; b += blockDim.x) *sum += partial[b];
+    *sum = block_sum(*sum, part);
+    return true;
+}
 #endif

@@ -2,7 +2,8 @@
 //
 // z, dz (rows, cols); target (rows, cols), or class numbers (rows,) with LABELS; weight (rows,) with WEIGHTED; value ();
 // partial (gridDim.x,); counter (1,), zero; scale (1,), what dz is multiplied by with SCALED. One warp a row: block
-// 32 x warps, any grid. FACTOR multiplies value and dz. LOSS names an elementwise loss of losses.h; without it, softmax cross-entropy with smoothing K.
+// 32 x warps, any grid. FACTOR multiplies value and dz. LOSS names an elementwise loss of losses.h; without it, softmax
+// cross-entropy with smoothing K.
 // Bytes moved per element: reads z and the target, writes dz (3 items).
 #ifdef LOSS
 template <typename S, typename T> __device__ T row_loss(const S *z, const T *t, S *dz, long long cols, T scale) {
@@ -77,11 +78,5 @@ extern "C" __global__ void loss(const S *z, const TYPE *target, const T *weight,
         const T mine = row_loss(z + row * cols, target + row * ROW, dz + row * cols, cols, up);
         if (threadIdx.x % 32 == 0 && share != 0) sum += double(mine) * share;  // a row without weight may be infinite
     }
-    sum = block_sum(sum, part);
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-    if (!is_last(counter, gridDim.x, &last)) return;
-    sum = 0;
-    for (unsigned b = threadIdx.x; b < gridDim.x; b += blockDim.x) sum += partial[b];
-    sum = block_sum(sum, part);
-    if (threadIdx.x == 0) *value = T(sum);
+    if (grid_sum(&sum, partial, part, counter, &last) && threadIdx.x == 0) *value = T(sum);
 }

@@ -9,11 +9,6 @@ extern "C" __global__ void penalize(const T *w, T *value, double *partial, unsig
     double sum = 0;
     for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += (long long)gridDim.x * blockDim.x)
         sum += double(w[i]) * double(w[i]);
-    sum = block_sum(sum, part);
-    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
-    if (!is_last(counter, gridDim.x, &last)) return;
-    sum = 0;
-    for (unsigned b = threadIdx.x; b < gridDim.x; b += blockDim.x) sum += partial[b];
-    sum = block_sum(sum, part);
-    if (threadIdx.x == 0) *value = T(double(*value) + strength * sum);
+    if (grid_sum(&sum, partial, part, counter, &last) && threadIdx.x == 0)
+        *value = T(double(*value) + strength * sum);
 }

@@ -59,7 +59,7 @@ class Network:
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """All layers in forward order, those inside others after these, with names such as "0" and "2.0"."""
-        yield from _named(self.layers, "")
+        yield from named(self.layers)
 
     def _width_before(self, name: str) -> int:
         """Features that go into the layer of this name."""
@@ -215,7 +215,8 @@ def _own(layer: str, arrays: dict[str, Array]) -> dict[str, Array]:
     return {n.rpartition(".")[2]: array for n, array in arrays.items() if n.rpartition(".")[0] == layer}
 
 
-def _named(layers: Sequence[Layer], prefix: str) -> Iterator[tuple[str, Layer]]:
+def named(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
+    """Layers and those inside them, with their names; see `Network.named_layers`."""
     for position, layer in enumerate(layers):
         yield f"{prefix}{position}", layer
-        yield from _named(layer.sublayers(), f"{prefix}{position}.")
+        yield from named(layer.sublayers(), f"{prefix}{position}.")

@@ -93,8 +93,7 @@ def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, 
             seconds = time.perf_counter() - start
             values = {"loss": mean}
             if validation is not None or metrics:
-                slices = (stored(x, network.backend) for x in parts(network, held.x))
-                measured = evaluate(network, slices, held, loss, metrics)
+                measured = evaluate(network, slices_of(network, held), held, loss, metrics)
                 values |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
             run.history.append(**values, learning_rate=rate, seconds=seconds, rows_per_second=rows.count / seconds)
             optimizer.learning_rate.observe(values.get("validation_loss", mean))
@@ -386,6 +385,11 @@ def parts(network: Network, x: Any) -> Iterator[Any]:
     n, rows = int(x.shape[0]), batch_rows(network)
     for i in range(0, n, rows):
         yield x[i : min(i + rows, n), ...]
+
+
+def slices_of(network: Network, rows: Rows) -> Iterator[Array]:
+    """The features of rows in slices of at most `batch_rows`, on the network's backend."""
+    return (stored(x, network.backend) for x in parts(network, rows.x))
 
 
 def logits(network: Network, slices: Iterable[Array]) -> Iterator[Array]:

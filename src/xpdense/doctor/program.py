@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .. import training
-from ..backend import Array, host
+from ..backend import Array, backend_of, host
 from ..comm import Solo
 from ..data.arrays import features, labelled
 from ..losses import Loss
@@ -68,10 +68,8 @@ class Subject:
         """Set the parameters, in place."""
         for name, value in values.items():
             target = self.program.params[name]
-            if isinstance(target, np.ndarray):
-                target[...] = value
-            else:
-                target[...] = _like(target, value)
+            backend = backend_of(target)
+            target[...] = value if backend is None else backend.from_host(np.ascontiguousarray(value))
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Predictions (n, outputs)."""
@@ -83,23 +81,6 @@ class Subject:
 
     def gradients(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         return {name: np.array(host(g), np.float64) for name, g in self.program.gradients(x, y).items()}
-
-    def step(self, x: np.ndarray, y: np.ndarray, factor: float = 1.0) -> None:
-        """One update, its change of every parameter multiplied by a factor: another rate, whatever the rule."""
-        if factor == 1.0:
-            self.program.step(x, y)
-            return
-        before = self.params()
-        self.program.step(x, y)
-        self.write({name: before[name] + factor * (after - before[name]) for name, after in self.params().items()})
-
-
-def _like(array: Array, value: np.ndarray) -> Array:
-    from ..backend import backend_of
-
-    backend = backend_of(array)
-    assert backend is not None
-    return backend.from_host(np.ascontiguousarray(value))
 
 
 class NetworkProgram:

@@ -33,7 +33,7 @@ from ..optimizers import OPTIMIZERS, Optimizer, OptimizerState
 from ..schedules import Schedule
 from .build import NORMS, dense_layers, described_layers, draw, hidden_layers
 from .inputs import as_rows, checked, device_backend, dispatching, some, source_of, to_host
-from .progress import FitTasks, Progress, check_progress, note_score
+from .progress import FitTasks, Progress, check_progress, note_loss, note_score
 from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs, set_rate
 
 try:
@@ -370,8 +370,8 @@ class BaseMLP(CallbackSupportMixin):
         xp = network.ops.xp
 
         def own_score() -> float:
-            slices = (stored(x, network.backend) for x in training.parts(network, held.x))
-            z = [xp.asarray(part, copy=True) for part in training.logits(network, slices)]
+            logits = training.logits(network, training.slices_of(network, held))
+            z = [xp.asarray(part, copy=True) for part in logits]
             ours = Rows(held.x, stored(held.y, network.backend),
                         None if held.weight is None else stored(held.weight, network.backend))
             return self._score_rows(xp, z[0] if len(z) == 1 else xp.concat(z, axis=0), ours)
@@ -393,20 +393,16 @@ class BaseMLP(CallbackSupportMixin):
     def _train_lbfgs(self, rows: Rows, held: Rows | None, score: Any, loss: Loss, penalty: float,
                      tasks: FitTasks) -> None:
         network, report, start = self._network, self._reporter(rows), self._network.arena.snapshot()
+        report_validation = report if held is None else self._reporter(held)
         self.n_iter_ = 0
 
         def after(value: float) -> bool:
             tasks.begin()
-            self.n_iter_ += 1
-            self.loss_ = report(value)
-            self.loss_curve_.append(self.loss_)
-            self.history_.append(loss=self.loss_)
-            if self.verbose:
-                print(f"Iteration {self.n_iter_}, loss = {self.loss_:.8f}")
+            self.history_.append(loss=value)
+            note_loss(self, report(value))
             if held is not None:
-                slices = (stored(x, network.backend) for x in training.parts(network, held.x))
-                measured = training.evaluate(network, slices, held, loss, ())["loss"]
-                self.history_.note(validation_loss=self._reporter(held)(measured))
+                measured = training.evaluate(network, training.slices_of(network, held), held, loss, ())["loss"]
+                self.history_.note(validation_loss=report_validation(measured))
                 note_score(self, score())
             return tasks.end(network)
 

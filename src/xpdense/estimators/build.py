@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from numbers import Integral
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from ..activations import Activation, as_activation
 from ..errors import ParameterError
 from ..layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
-from ..network import Network
+from ..network import Network, named
 
 NORMS = {"batch": BatchNorm, "layer": LayerNorm}
 _SCIKIT = ("identity", "sigmoid", "tanh", "relu")  # for these initial weights are drawn as scikit-learn does
@@ -42,7 +41,7 @@ def described_layers(estimator: Any, hidden: list[Any], inputs: int) -> tuple[li
     for units, activation in zip(hidden, activations, strict=True):
         if isinstance(units, Layer):
             layers.append(units)
-            factors += [0.0 for layer in _inside(units) if isinstance(layer, Dense)]
+            factors += [0.0 for _, layer in named([units]) if isinstance(layer, Dense)]
             width = units.outputs(width)
             continue
         activation = as_activation("sigmoid" if activation == "logistic" else activation)
@@ -75,9 +74,3 @@ def draw(network: Network, factors: list[float], random: np.random.RandomState) 
                 if f"{name}.{key}" in network.arena.declared:
                     network.arena.write(f"{name}.{key}", random.uniform(-bound, bound, size))
         network.arena.refresh()
-
-
-def _inside(layer: Layer) -> Iterator[Layer]:
-    yield layer
-    for inner in layer.sublayers():
-        yield from _inside(inner)

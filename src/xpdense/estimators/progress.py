@@ -15,8 +15,8 @@ from ..errors import DivergenceError
 from ..losses import Loss
 from ..network import Network
 from ..optimizers import OptimizerState
-from ..training import evaluate, parts
-from .solvers import set_rate
+from ..training import evaluate, slices_of
+from .solvers import Rate, set_rate
 
 _JUDGED = 4096  # rows by which a training is judged to have diverged
 
@@ -62,15 +62,10 @@ class Progress(Callback):
 
     def on_epoch_end(self, run: Run) -> None:
         est = self.estimator
-        est.n_iter_ += 1
         est.t_ += self.samples
-        est.loss_ = self.report(run.history["loss"][-1])
-        est.loss_curve_.append(est.loss_)
-        run.history.note(loss=est.loss_)
         if run.has_validation:
             run.history.note(validation_loss=self.report_validation(run.history["validation_loss"][-1]))
-        if est.verbose:
-            print(f"Iteration {est.n_iter_}, loss = {est.loss_:.8f}")
+        note_loss(est, self.report(run.history["loss"][-1]))
         score = None if self.score is None else self.score()
         if score is not None:
             note_score(est, score)
@@ -125,15 +120,25 @@ class Progress(Callback):
         what = "Validation score" if est.early_stopping else "Training loss"
         message = (f"{what} did not improve more than tol={est.tol:f} for {est.n_iter_no_change} consecutive epochs.")
         adaptive = est.solver == "sgd" and est.learning_rate == "adaptive"
-        if adaptive and rate.value > 1e-6:  # type: ignore[attr-defined]
-            set_rate(self.state, rate.value / 5.0)  # type: ignore[attr-defined]
+        if adaptive and isinstance(rate, Rate) and rate.value > 1e-6:
+            set_rate(self.state, rate.value / 5.0)
             est._no_improvement_count = 0
-            message += f" Setting learning rate to {rate.value:f}"  # type: ignore[attr-defined]
+            message += f" Setting learning rate to {rate.value:f}"
         else:
             run.stop = self.converged = True
             message += " Learning rate too small. Stopping." if adaptive else " Stopping."
         if est.verbose:
             print(message)
+
+
+def note_loss(estimator: Any, loss: float) -> None:
+    """Write down the loss of the epoch that has just ended."""
+    estimator.n_iter_ += 1
+    estimator.loss_ = loss
+    estimator.loss_curve_.append(loss)
+    estimator.history_.note(loss=loss)
+    if estimator.verbose:
+        print(f"Iteration {estimator.n_iter_}, loss = {loss:.8f}")
 
 
 def note_score(estimator: Any, score: float) -> None:
@@ -220,8 +225,7 @@ def check_progress(network: Network, rows: Rows, loss: Loss, last: float, report
         rows = rows.some(network.ops, np.arange(0, rows.count, every))
 
     def mean_loss() -> float:
-        slices = (stored(x, network.backend) for x in parts(network, rows.x))
-        return abs(report(evaluate(network, slices, rows, loss, ())["loss"]))
+        return abs(report(evaluate(network, slices_of(network, rows), rows, loss, ())["loss"]))
 
     arena, y = network.arena, stored(rows.y, network.backend)
     weight = None if rows.weight is None else stored(rows.weight, network.backend)
@@ -237,7 +241,7 @@ def check_progress(network: Network, rows: Rows, loss: Loss, last: float, report
     if not reached <= 10.0 * max(zero, untrained) + tol:
         xp = network.backend.xp
         largest = float(xp.max(xp.abs(arena.params)))
-        feature = max(float(xp.max(xp.abs(stored(x, network.backend)))) for x in parts(network, rows.x))
+        feature = max(float(xp.max(xp.abs(x))) for x in slices_of(network, rows))
         target = float(np.max(np.abs(host(rows.y))))
         raise DivergenceError(
             f"the training diverged: its loss is {reached:.3g}, that of the untrained network was {untrained:.3g}, and "

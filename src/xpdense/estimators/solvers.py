@@ -19,7 +19,7 @@ from ..losses import Loss
 from ..network import Network
 from ..optimizers import SGD, Adam, Momentum, Nesterov, Optimizer, OptimizerState, as_optimizer
 from ..schedules import Schedule
-from ..training import parts
+from ..training import slices_of
 
 
 @dataclass
@@ -115,11 +115,11 @@ def minimize_lbfgs(network: Network, loss: Loss, rows: Rows, penalty: float, *, 
         arena.params[...] = backend.from_host(w.astype(network.dtype))
         arena.refresh()
         value, gradient, end = 0.0, np.zeros(w.size), 0
-        for x in parts(network, rows.x):
+        for x in slices_of(network, rows):
             start, end = end, end + int(x.shape[0])
             some = None if rows.weight is None else stored(rows.weight[start:end], backend)
             share = float(end - start) if weight is None else float(weight[start:end].sum())
-            z = network.forward(stored(x, backend), train=True)
+            z = network.forward(x, train=True)
             part, dz = loss(network.ops, z, stored(rows.y[start:end, ...], backend), some)
             network.backward(dz)
             value += float(part) * share / mass
