@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -20,11 +20,18 @@ class Finding:
     evidence : str
         What was measured, in a sentence with numbers.
     before, after : float, optional
-        What an experiment measured as the program is, and with the cause taken away; for gradients the relative error.
+        What an experiment measured with the cause left in, and with it taken away: the skill (1 is perfect, 0 is a
+        constant prediction); for gradients the relative error.
     fix : str
         What to change, in a sentence.
     confidence : float
         From 0 to 1: near 1 where an experiment reproduces what the program gives.
+    change : dict
+        The same for a machine, where it is not in the source: {"learning_rate_factor": 0.1}, {"standardise": "X"},
+        {"standardise": "y"}, {"redraw": [names]}, {"zero": [names]}, {"batch_size": 32}, {"shuffle": True},
+        {"balance": True}, {"drop_rows": [numbers]}, {"drop_columns": [numbers]}, {"weight_decay": 0.0},
+        {"dropout": 0.0}, {"dtype": "float64"}, {"clip_norm": 1.0}, {"adapt": True} (as Adam does),
+        {"activation": "relu"}, {"hidden": [widths]}, {"epochs": 10}.
 
     >>> print(Finding("gradient_sign", "W1", "It is -1 times the measured one.", fix="Flip it.", confidence=0.99))
     gradient_sign at W1 (sure to 99 %): It is -1 times the measured one. Flip it.
@@ -37,6 +44,7 @@ class Finding:
     after: float | None = None
     fix: str = ""
     confidence: float = 1.0
+    change: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         sure = f"{100.0 * self.confidence:.0f} %"

@@ -12,15 +12,14 @@ What a program lacks narrows what can be found.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
 from .. import training
 from ..backend import Array, backend_of, host
-from ..comm import Solo
-from ..data.arrays import features, labelled
+from ..data.arrays import Rows, features, labelled
 from ..losses import Loss
 from ..network import Network
 from ..optimizers import Optimizer, OptimizerState
@@ -60,6 +59,11 @@ class Subject:
         """Another one, whatever is done to it."""
         return Subject(copy.deepcopy(self.program))
 
+    @property
+    def network(self) -> Network | None:
+        """The network of this package that it is, if it is one."""
+        return self.program.network if isinstance(self.program, NetworkProgram) else None
+
     def params(self) -> dict[str, np.ndarray]:
         """Copies of the parameters."""
         return {name: np.array(host(value)) for name, value in self.program.params.items()}
@@ -82,6 +86,13 @@ class Subject:
     def gradients(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
         return {name: np.array(host(g), np.float64) for name, g in self.program.gradients(x, y).items()}
 
+    def step(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.program.step(x, y)
+
+    def replace_gradients(self, gradients: Callable[[Any, Any], Mapping[str, np.ndarray]]) -> None:
+        """Give it other gradients; its `step` takes them if it calls `self.gradients`."""
+        self.program.gradients = gradients
+
 
 class NetworkProgram:
     """A network of this package as a program: the doctor changes its parts, which no foreign program offers.
@@ -92,15 +103,17 @@ class NetworkProgram:
         It is copied.
     loss : Loss
     optimizer : Optimizer
+    total : int
+        Steps of the training, for the schedule.
     """
 
-    def __init__(self, network: Network, loss: Loss, optimizer: Optimizer) -> None:
+    def __init__(self, network: Network, loss: Loss, optimizer: Optimizer, total: int = 1000) -> None:
         self.network, self.chosen, self.optimizer = copy.deepcopy(network), loss, copy.deepcopy(optimizer)
         self.state: OptimizerState = self.optimizer.begin(self.network.arena)
-        self.total = 1000
+        self.total = total
 
     def __deepcopy__(self, memo: Any) -> NetworkProgram:
-        return NetworkProgram(self.network, self.chosen, self.optimizer)
+        return NetworkProgram(self.network, self.chosen, self.optimizer, self.total)
 
     @property
     def params(self) -> dict[str, Array]:
@@ -111,23 +124,31 @@ class NetworkProgram:
         slices = (features(part, network) for part in training.parts(network, np.asarray(x)))
         return np.concatenate([host(self.chosen.link(network.ops.xp, z)) for z in training.logits(network, slices)])
 
-    def _rows(self, x: np.ndarray, y: np.ndarray) -> Any:
+    def _rows(self, x: np.ndarray, y: np.ndarray) -> Rows:
         return labelled(features(x, self.network), y, None, self.network, self.chosen)
 
     def loss(self, x: np.ndarray, y: np.ndarray) -> float:
         """Of a training pass, whose gradients `gradients` gives: a norm takes the batch's statistics."""
         rows = self._rows(x, y)
+        self.network.arena.refresh()
         return float(self.chosen(self.network.ops, self.network.forward(rows.x, train=True), rows.y)[0])
 
-    def gradients(self, x: np.ndarray, y: np.ndarray) -> dict[str, Array]:
+    def gradients(self, x: np.ndarray, y: np.ndarray) -> Mapping[str, Array]:
         network, rows = self.network, self._rows(x, y)
+        network.arena.refresh()
         z = network.forward(rows.x, train=True)
         _, dz = self.chosen(network.ops, z, rows.y)
         network.backward(dz)
         return network.grads
 
     def step(self, x: np.ndarray, y: np.ndarray) -> None:
-        rate = float(self.optimizer.learning_rate(self.state.steps, self.total))
-        training.train_step(self.network, self.chosen, self.state, self._rows(x, y), self.state.steps, rate, Solo())
-        self.state.steps += 1
-        self.network.arena.refresh()
+        """As `training.train_step`, by the gradients of `self.gradients`."""
+        network, state = self.network, self.state
+        network.set_step(state.steps)
+        state.set_step(network.ops, state.steps, float(self.optimizer.learning_rate(state.steps, self.total)))
+        gradients = self.gradients(x, y)
+        if "gradients" in vars(self):  # others than the network's own
+            for name, own in network.grads.items():
+                own[...] = network.backend.from_host(np.ascontiguousarray(host(gradients[name]), network.dtype))
+        state.update(network.ops, len(x))
+        state.steps += 1

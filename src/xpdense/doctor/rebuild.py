@@ -112,7 +112,13 @@ class Inside:
     def right(self, values: Mapping[str, np.ndarray], x: np.ndarray, target: np.ndarray) -> dict[str, np.ndarray]:
         """The gradients that belong to the loss, named and shaped as the parameters."""
         z, a = self.forward(values, x)
-        dz = through(self.link, z[-1], FORMS[self.form][1](a[-1], target)) * self.factor(len(x))
+        if (self.form, self.link) == ("binary cross-entropy", "sigmoid"):
+            dz = a[-1] - target
+        elif (self.form, self.link) == ("cross-entropy", "softmax"):
+            dz = a[-1] * target.sum(axis=1, keepdims=True) - target
+        else:
+            dz = through(self.link, z[-1], FORMS[self.form][1](a[-1], target))
+        dz = dz * self.factor(len(x))
         grads = {}
         for k in range(len(self.chain) - 1, -1, -1):
             link = self.chain[k]
