@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 _NO_CURVE = ("learning_rate", "seconds", "rows_per_second")
+_INK = "#7d838c"  # reads on white and on black
+_COLOURS = ("#c2553a", "#1f8a70", "#4f7cac", "#b08a2e")
+_LARGEST = 1e30  # that is drawn: beyond it, axes overflow
+_MOST_LAYERS = 32
 
 
 def plot_history(history: Mapping[str, Sequence[float]], path: str | Path | None = None) -> Any:
@@ -36,3 +41,111 @@ def plot_history(history: Mapping[str, Sequence[float]], path: str | Path | None
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure
+
+
+def plot_losses(losses: Mapping[str, Sequence[float]]) -> Any:
+    """Curves of losses over the same training; what is not finite is left out, and a cross marks where it began.
+
+    Returns the Figure.
+    """
+    figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+    axes = figure.subplots()
+    curves = {name: np.asarray(values, np.float64) for name, values in losses.items()}
+    kept = {name: np.where(np.isfinite(v), np.clip(v, -_LARGEST, _LARGEST), np.nan) for name, v in curves.items()}
+    for (name, values), colour in zip(kept.items(), _COLOURS * len(kept), strict=False):
+        finite = np.isfinite(values)
+        label = name if finite.all() and finite.size else f"{name} (not finite)" if finite.size else f"{name} (none)"
+        axes.plot(values, color=colour, label=label, linewidth=1.8, marker="o", markersize=3.5)
+        last = int(np.argmin(finite)) - 1 if finite.size and not finite.all() else -1
+        if last >= 0:
+            axes.plot([last], values[[last]], "x", color=colour, markersize=11, markeredgewidth=2.5)
+    shown = np.concatenate([v[np.isfinite(v)] for v in kept.values()] or [np.zeros(0)])
+    if shown.size and shown.min() > 0:
+        axes.set_yscale("log")
+    axes.set_xlabel("look at the loss, from the first step to the last")
+    axes.set_ylabel("loss")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _quiet(axes)
+    if kept:
+        axes.legend(frameon=False, labelcolor=_INK)
+    return figure
+
+
+def plot_layers(layers: Mapping[str, Any]) -> Any:
+    """A histogram of each tensor's finite values, with the share of those that are not.
+
+    Returns the Figure.
+    """
+    names = list(layers)[:_MOST_LAYERS]
+    columns = min(4, max(1, len(names)))
+    rows = max(1, -(-len(names) // columns))
+    figure = Figure(figsize=(max(2.2 * columns, 3.0), 1.75 * rows + 0.2), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels[len(names):]:
+        axes.set_axis_off()
+    for axes, name in zip(panels, names, strict=False):
+        values = np.asarray(layers[name], np.float64).ravel()
+        finite = np.clip(values[np.isfinite(values)], -_LARGEST, _LARGEST)
+        axes.set_title(name, fontsize=9, color=_INK, parse_math=False)
+        _quiet(axes)
+        axes.grid(visible=False)
+        axes.set_yticks([])
+        axes.tick_params(labelsize=7.5)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        lost, words = 1.0 - finite.size / max(values.size, 1), "" if values.size else "empty"
+        if finite.size and np.ptp(finite) <= 1e-9 * np.abs(finite).max() + _LARGEST**-1:
+            words = f"each is {finite[0]:.4g}"
+        elif finite.size:
+            counts, edges = np.histogram(finite, bins=30)
+            axes.stairs(counts, edges, fill=True, color=_COLOURS[2])
+        if words:
+            axes.set_xticks([])
+            axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=_INK)
+        if lost > 0:
+            axes.text(0.98, 0.96, f"{lost:.2g} of it not finite" if lost < 1 else "nothing finite",
+                      transform=axes.transAxes, ha="right", va="top", fontsize=8, color=_COLOURS[0])
+    if len(layers) > len(names):
+        figure.supxlabel(f"the first {len(names)} of {len(layers)} tensors", fontsize=9, color=_INK)
+    return figure
+
+
+def plot_rates(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float],
+               tried: Mapping[float, float], suggestion: float, path: str | Path | None = None) -> Any:
+    """A learning-rate range test beside what short trainings reached: loss against rate.
+
+    Returns the Figure; writes it to `path` where one is given.
+    """
+    figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+    test, trained = figure.subplots(1, 2)
+    seen = np.isfinite(losses) & (np.abs(losses) < _LARGEST)
+    test.plot(np.asarray(rates)[seen], np.asarray(losses)[seen], color=_INK, alpha=0.35, linewidth=1.0, label="loss")
+    test.plot(np.asarray(rates)[seen], np.asarray(smoothed)[seen], color=_COLOURS[2], linewidth=1.8, label="smoothed")
+    reached = {rate: loss for rate, loss in sorted(tried.items()) if abs(loss) < _LARGEST}
+    trained.plot(list(reached), list(reached.values()), "o-", color=_COLOURS[2], linewidth=1.8,
+                 label="after a short training")
+    shown = np.asarray(smoothed)[seen]
+    if shown.size and np.ptp(shown) > 0:  # the loss itself may leap above it
+        test.set_ylim(shown.min() - 0.1 * np.ptp(shown), shown.max() + 0.1 * np.ptp(shown))
+    for axes, title in ((test, "the rate grows with every step"), (trained, "the same rate in every step")):
+        axes.axvline(suggestion, color=_COLOURS[1], linestyle="--", linewidth=1.5, label=f"suggested: {suggestion:.2g}")
+        axes.set_xscale("log")
+        axes.set_title(title, fontsize=10, color=_INK)
+        axes.set_xlabel("learning rate")
+        axes.set_ylabel("loss")
+        _quiet(axes)
+        axes.legend(frameon=False, labelcolor=_INK, fontsize=9)
+    if reached and min(reached.values()) > 0:
+        trained.set_yscale("log")
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure
+
+
+def _quiet(axes: Any) -> None:
+    """Thin lines, and an ink that reads on white and on black."""
+    axes.grid(color=_INK, alpha=0.25, linewidth=0.7)
+    axes.tick_params(which="both", colors=_INK)
+    for name, spine in axes.spines.items():
+        spine.set(color=_INK, linewidth=0.7, visible=name in ("left", "bottom"))
+    axes.xaxis.label.set_color(_INK)
+    axes.yaxis.label.set_color(_INK)

@@ -11,13 +11,13 @@ import numpy as np
 
 from ..layers import Dropout
 from ..network import Network
-from ..schedules import Constant
+from ..schedules import Constant, Schedule
 from .anatomy import Anatomy
 from .findings import Finding
 from .program import NetworkProgram, Subject
 from .sound import standardised
 from .task import Task
-from .trial import Params, Setting, Update
+from .trial import Params, Setting
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Candidate:
 
 def of_data(setting: Setting, task: Task) -> list[Candidate]:
     """Suspects in the features, the targets and the order of the rows; values that are not finite are out already."""
-    found = [_constant(setting), _unscaled(setting), _unscaled_target(setting, task), _imbalance(setting, task),
+    found = [_constant(setting), _unscaled(setting), _unscaled_target(setting, task), imbalance(setting, task),
              _order(setting, task), _small_batch(setting)]
     return [one for one in found if one is not None]
 
@@ -136,7 +136,8 @@ def _unscaled_target(setting: Setting, task: Task) -> Candidate | None:
                 change={"standardise": "y"}), cure)
 
 
-def _imbalance(setting: Setting, task: Task) -> Candidate | None:
+def imbalance(setting: Setting, task: Task) -> Candidate | None:
+    """A class of few rows."""
     if not task.classes:
         return None
     counts = np.bincount(task.truth, minlength=task.classes)
@@ -296,7 +297,7 @@ def _of_network(program: NetworkProgram) -> list[Candidate]:
     decay = rule.weight_decay + rule.penalty
     if decay > 1e-4:
         def undecayed(s: Setting) -> Setting:
-            other = Subject(s.subject.program).copy().program.optimizer
+            other = s.subject.copy().program.optimizer
             other.weight_decay = other.penalty = other.reported_penalty = 0.0
             return in_network(s, optimizer=other)
         found.append(Candidate(
@@ -373,17 +374,30 @@ def rate(factor: float) -> Candidate:
     """Another learning rate, whatever the rule: the change that a step makes is scaled."""
     def update(before: Params, after: Params, step: int) -> Params:
         return {n: before[n] + (factor * (after[n] - before[n])).astype(before[n].dtype, copy=False) for n in before}
+    def cure(s: Setting) -> Setting:
+        program = s.subject.program
+        if not isinstance(program, NetworkProgram):
+            return replace(s, updates=(*s.updates, update))
+        rule = s.subject.copy().program.optimizer
+        rule.learning_rate = _Times(rule.learning_rate, factor)
+        return in_network(s, optimizer=rule)
+
     high = factor < 1.0
     return Candidate(
         Finding("learning_rate_too_high" if high else "learning_rate_too_low", "learning rate",
                 f"With {factor:g} times the change in each step it learns.",
                 fix=f"Take {factor:g} times the learning rate.", confidence=0.9,
-                change={"learning_rate_factor": factor}), updating(update))
+                change={"learning_rate_factor": factor}), cure)
 
 
-def updating(update: Update) -> Callable[[Setting], Setting]:
-    """A setting -> the one whose updates are changed so, too."""
-    return lambda s: replace(s, updates=(*s.updates, update))
+class _Times(Schedule):
+    """A schedule, times a factor."""
+
+    def __init__(self, schedule: Schedule, factor: float) -> None:
+        self.schedule, self.factor = schedule, factor
+
+    def __call__(self, step: int, total: int) -> float:
+        return self.factor * self.schedule(step, total)
 
 
 def held_rate(setting: Setting, start: Subject, trained: Subject) -> Candidate | None:
@@ -396,7 +410,7 @@ def held_rate(setting: Setting, start: Subject, trained: Subject) -> Candidate |
             return None
 
         def cure(s: Setting) -> Setting:
-            rule = Subject(s.subject.program).copy().program.optimizer
+            rule = s.subject.copy().program.optimizer
             rule.learning_rate = Constant(first)
             return in_network(s, optimizer=rule)
         ratio = later / first

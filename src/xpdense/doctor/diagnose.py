@@ -245,7 +245,8 @@ class _Examination:
             def cure(s: Setting) -> Setting:
                 return replace(s, gradients=right)
         for finding in self.report.findings:
-            if finding.cause == "probability_clipped" and cure is not None:  # it may do no harm
+            if finding.cause == "probability_clipped" and cure is not None and all(
+                    f.cause == finding.cause for f in self.report.findings):  # it may do no harm
                 self.clipped = Candidate(finding, cure)
             else:
                 self._prove(Candidate(finding, cure, True))
@@ -285,9 +286,11 @@ class _Examination:
         incurable = any(one.cure is None for one in self.proven)
         if now.skill < goal and not incurable:
             convicted, final = self._search(setting, now, goal)
-        findings = [self._measured(one, setting, final) for one in convicted]
+        findings = self._measured(convicted, setting, final)
+        if not incurable and not convicted:
+            findings += self._imbalance(setting, now)
         if not incurable:
-            findings += of_rows(trials, setting, self.task, x, final, self.sound, bool(convicted or self.proven))
+            findings += of_rows(trials, setting, self.task, x, final, self.sound)
         if now.skill < goal - trials.margin() and not findings and not self.proven:
             findings.append(self._unknown(now))
         return self._diagnosis(as_it_is, self.sound, final, findings)
@@ -338,12 +341,15 @@ class _Examination:
         trials, margin = self.trials, self.trials.margin()
         for _ in range(2):
             options: list[list[Candidate]] = [[*chosen, one] for one in self._updates(setting, chosen, best)]
-            tried = [(option, trials.of(_cured(setting, option))) for option in options]
-            found = max(tried, key=lambda pair: pair[1].skill, default=None)
-            if found is None or found[1].skill < best.skill + margin:
+            tried = [(option, trials.of(_cured(setting, option), folds=1).skill) for option in options]
+            found = max((skill for _, skill in tried), default=0.0)
+            if found < best.by_fold[0] + 0.5 * margin:
                 break
-            least = found[1].skill - 0.5 * margin  # of those as good the gentlest
-            chosen, best = next(pair for pair in tried if pair[1].skill >= least)
+            option = next(option for option, skill in tried if skill >= found - 0.02)  # of those as good the gentlest
+            outcome = trials.of(_cured(setting, option))
+            if outcome.skill < best.skill + margin:
+                break
+            chosen, best = option, outcome
             if best.skill >= goal:
                 return chosen, best
         twin = self._twin(_cured(setting, chosen))
@@ -392,8 +398,24 @@ class _Examination:
 
     # --- what is said ------------------------------------------------------------------------------------------------
 
-    def _measured(self, one: Candidate, setting: Setting, cured: Outcome) -> Finding:
-        return one.finding
+    def _measured(self, chosen: Sequence[Candidate], setting: Setting, cured: Outcome) -> list[Finding]:
+        """The findings, worst first: the skill with each left in, next to that without any."""
+        found = []
+        for one in chosen:
+            left_in = self.trials.of(_cured(setting, [c for c in chosen if c is not one]))
+            found.append(replace(one.finding, before=left_in.skill, after=cured.skill))
+        return sorted(found, key=lambda f: f.before or 0.0)
+
+    def _imbalance(self, setting: Setting, now: Outcome) -> list[Finding]:
+        """A rare class that is found more often where classes are drawn as often."""
+        found = suspects.imbalance(setting, self.task)
+        if found is None or found.cure is None:
+            return []
+        rarest = int(np.min(np.unique(self.task.truth, return_counts=True)[1]))
+        even = self.trials.of(found.cure(setting))
+        if even.skill < now.skill + 0.05 + 0.6 / math.sqrt(rarest):
+            return []
+        return [replace(found.finding, before=now.skill, after=even.skill)]
 
     def _unknown(self, now: Outcome) -> Finding:
         what = f"it raised {now.error}" if now.error else "its loss became NaN or infinite" if not now.finite else \

@@ -43,7 +43,8 @@ class Learnt:
 
 
 def learn(trials: Trials, x: np.ndarray, hidden: Sequence[int] = (64,), activation: str = "relu",
-          usable: np.ndarray | None = None, share: float = 1.0, balance: bool = False, seed: int = 0) -> Learnt:
+          usable: np.ndarray | None = None, judged: np.ndarray | None = None, share: float = 1.0, balance: bool = False,
+          seed: int = 0) -> Learnt:
     """A network of this package, on standardised features, by Adam.
 
     Parameters
@@ -54,15 +55,18 @@ def learn(trials: Trials, x: np.ndarray, hidden: Sequence[int] = (64,), activati
         Standardised.
     hidden : sequence of int
         Widths; none is a linear model.
-    usable : ndarray of bool (n,), optional
+    usable, judged : ndarray of bool (n,), optional
+        Rows that it may train on, and be judged by; default: all, and those.
     share : float
         Of the training rows, for a curve over their number.
     """
     task, skills, fits = trials.task, [], []
+    usable = np.ones(len(x), bool) if usable is None else usable
+    judged = usable if judged is None else judged
     target, loss, outputs = _target(task)
     for fold in range(trials.folds.max() + 1):
-        take = np.flatnonzero((trials.folds != fold) & (True if usable is None else usable))
-        held = np.flatnonzero((trials.folds == fold) & (True if usable is None else usable))[:2000]
+        take = np.flatnonzero((trials.folds != fold) & usable)
+        held = np.flatnonzero((trials.folds == fold) & judged)[:2000]
         rng = np.random.default_rng([seed, 17, fold])
         if share < 1.0:
             take = np.sort(rng.choice(take, max(4, round(share * len(take))), replace=False))

@@ -80,8 +80,8 @@ class Outcome:
         On rows that it did not see, the mean over the folds.
     fit : float
         On those that it was trained on.
-    best : float
-        The highest skill on unseen rows at any look, averaged over the folds.
+    course : list of float
+        The skill on unseen rows at the looks, averaged over the folds.
     losses : list of float
         Of the first fold, at some looks; the first before any step.
     finite : bool
@@ -90,17 +90,21 @@ class Outcome:
         What the program raised, if it did.
     subject : Subject
         As the first fold left it.
-    steps : int
+    steps, epochs : int
+    by_fold : tuple of float
+        The skill of each.
     """
 
     skill: float
     fit: float
-    best: float
+    course: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     finite: bool = True
     error: str = ""
     subject: Subject | None = None
     steps: int = 0
+    epochs: int = 0
+    by_fold: tuple[float, ...] = ()
 
 
 class Trials:
@@ -124,21 +128,21 @@ class Trials:
         held = sum(len(np.flatnonzero(self.folds == k)) for k in range(self.folds.max() + 1))
         return 0.05 + 1.2 * math.sqrt(0.25 / max(held, 1))
 
-    def of(self, setting: Setting, most: int | None = None) -> Outcome:
-        """What the setting leads to; an error of the program ends its training, and is told."""
-        found = [self._fold(setting, k, most or self.most) for k in range(self.folds.max() + 1)]
+    def of(self, setting: Setting, folds: int | None = None) -> Outcome:
+        """What the setting leads to, by the first folds or all; an error of the program ends a training, and is told."""
+        found = [self._fold(setting, k, self.most) for k in range(folds or self.folds.max() + 1)]
         self.made += len(found)
         first = found[0]
-        return replace(first, skill=float(np.mean([f.skill for f in found])), fit=float(np.mean([f.fit for f in found])),
-                       best=float(np.mean([f.best for f in found])), finite=all(f.finite for f in found),
+        return replace(first, by_fold=tuple(f.skill for f in found), skill=float(np.mean([f.skill for f in found])), fit=float(np.mean([f.fit for f in found])),
+                       course=_mean([f.course for f in found]), finite=all(f.finite for f in found),
                        error=next((f.error for f in found if f.error), ""))
 
     def _fold(self, setting: Setting, fold: int, most: int) -> Outcome:
         usable = np.ones(len(setting.x), bool) if setting.usable is None else setting.usable
         rows = np.flatnonzero((self.folds != fold) & usable)
         held = np.flatnonzero((self.folds == fold) & usable)[:2000]
-        seen = rows[:: max(1, len(rows) // 1000)]
-        subject, losses, best = setting.start(), list[float](), 0.0
+        seen, glance = rows[:: max(1, len(rows) // 1000)], held[:500]
+        subject, losses, course = setting.start(), list[float](), list[float]()
         rng = np.random.default_rng([self.seed, 11, fold])
         per_epoch = -(-len(rows) // setting.batch_size)
         steps = max(1, min(most, setting.epochs * per_epoch))
@@ -153,7 +157,7 @@ class Trials:
                     if step in looks:
                         losses.append(subject.loss(setting.x[probe], setting.y[probe]) if "loss" in subject.can
                                       else math.nan)
-                        best = max(best, self.task.skill(setting.predict(subject, held), held))
+                        course.append(self.task.skill(setting.predict(subject, glance), glance))
                         if step and not _finite(subject):
                             break
                     before = subject.params() if setting.updates else None
@@ -170,7 +174,12 @@ class Trials:
             except Exception as raised:  # the program's own, whatever it is: it is part of what is found
                 skill = fit = 0.0
                 finite, error = _finite(subject), f"{type(raised).__name__}: {raised}"
-        return Outcome(skill, fit, max(best, skill), losses, finite, error, subject, steps)
+        return Outcome(skill, fit, [*course, skill], losses, finite, error, subject, steps, -(-steps // per_epoch))
+
+
+def _mean(courses: list[list[float]]) -> list[float]:
+    """Of the looks that all have."""
+    return np.mean([c[: min(map(len, courses))] for c in courses], axis=0).tolist()  # type: ignore[no-any-return]
 
 
 def _finite(subject: Subject) -> bool:
