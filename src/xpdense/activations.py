@@ -59,7 +59,7 @@ class Activation:
     @property
     def builtin(self) -> bool:
         """Whether it is one of this module, and not a user's of the same name: only then ops may go by the name."""
-        return self.forward.__module__ == __name__
+        return self.forward.__module__ == self.derivative.__module__ == __name__ and self.name in ACTIVATIONS
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # the formulas of this module do not pickle
         if self.builtin:

@@ -92,18 +92,19 @@ def plot_layers(layers: Mapping[str, Any]) -> Any:
         axes.set_yticks([])
         axes.tick_params(labelsize=7.5)
         axes.xaxis.set_major_locator(MaxNLocator(3))
-        lost, words = 1.0 - finite.size / max(values.size, 1), "" if values.size else "empty"
+        lost, words = (values.size - finite.size) / max(values.size, 1), "" if values.size else "empty"
         if finite.size and np.ptp(finite) <= 1e-9 * np.abs(finite).max() + _LARGEST**-1:
             words = f"each is {finite[0]:.4g}"
         elif finite.size:
             counts, edges = np.histogram(finite, bins=30)
             axes.stairs(counts, edges, fill=True, color=_COLOURS[2])
-        if words:
+            axes.set_ylim(0, counts.max() * (1.3 if lost else 1.05))
+        if words or not finite.size:
             axes.set_xticks([])
             axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", fontsize=9, color=_INK)
         if lost > 0:
-            axes.text(0.98, 0.96, f"{lost:.2g} of it not finite" if lost < 1 else "nothing finite",
-                      transform=axes.transAxes, ha="right", va="top", fontsize=8, color=_COLOURS[0])
+            share = "nothing finite" if lost == 1 else f"{100.0 * lost:.3g} % not finite"
+            axes.text(0.5, 0.98, share, transform=axes.transAxes, ha="center", va="top", fontsize=8, color=_COLOURS[0])
     if len(layers) > len(names):
         figure.supxlabel(f"the first {len(names)} of {len(layers)} tensors", fontsize=9, color=_INK)
     return figure
@@ -116,19 +117,18 @@ def plot_rates(rates: Sequence[float], losses: Sequence[float], smoothed: Sequen
     Returns the Figure; writes it to `path` where one is given.
     """
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
-    test, trained = figure.subplots(1, 2)
+    test, trained = figure.subplots(1, 2, subplot_kw={"xscale": "log"})
     seen = np.isfinite(losses) & (np.abs(losses) < _LARGEST)
     test.plot(np.asarray(rates)[seen], np.asarray(losses)[seen], color=_INK, alpha=0.35, linewidth=1.0, label="loss")
     test.plot(np.asarray(rates)[seen], np.asarray(smoothed)[seen], color=_COLOURS[2], linewidth=1.8, label="smoothed")
     reached = {rate: loss for rate, loss in sorted(tried.items()) if abs(loss) < _LARGEST}
     trained.plot(list(reached), list(reached.values()), "o-", color=_COLOURS[2], linewidth=1.8,
-                 label="after a short training")
+                 label="after a short training, of rows held out")
     shown = np.asarray(smoothed)[seen]
     if shown.size and np.ptp(shown) > 0:  # the loss itself may leap above it
         test.set_ylim(shown.min() - 0.1 * np.ptp(shown), shown.max() + 0.1 * np.ptp(shown))
     for axes, title in ((test, "the rate grows with every step"), (trained, "the same rate in every step")):
         axes.axvline(suggestion, color=_COLOURS[1], linestyle="--", linewidth=1.5, label=f"suggested: {suggestion:.2g}")
-        axes.set_xscale("log")
         axes.set_title(title, fontsize=10, color=_INK)
         axes.set_xlabel("learning rate")
         axes.set_ylabel("loss")

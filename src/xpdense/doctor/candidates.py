@@ -183,9 +183,10 @@ def of_weights(setting: Setting, anatomy: Anatomy) -> list[Candidate]:
     """Suspects among the initial weights and biases, layer by layer."""
     params, found = setting.subject.params(), list[Candidate]()
     scales = {link.weight: float(np.sqrt(np.mean(link.matrix(params) ** 2) * link.inputs)) for link in anatomy.chain}
-    large = [w for w, s in scales.items() if s > 4.0]
-    small = [w for w, s in scales.items() if 0.0 < s < 0.15]
     hidden = anatomy.chain[:-1]
+    most = 4.0 if len(hidden) < 5 else 8.0  # in a deep network less is too much already, but of all layers together
+    large = [w for w, s in scales.items() if s > most]
+    small = [w for w, s in scales.items() if 0.0 < s < 0.15]
     same = [link.weight for link in hidden if link.units > 1
             and np.all(np.abs(np.diff(link.matrix(params), axis=1)) <= 1e-9 * (1e-30 + np.abs(link.matrix(params)).max()))
             and np.ptp(link.vector(params)) == 0]

@@ -105,6 +105,12 @@ def of_output(setting: Setting, task: Task, found: Ends, anatomy: Anatomy, insid
             return [proof("double_softmax", f"No probability exceeds {highest:.4g}, however large the logits: that of a "
                           f"softmax of a softmax of {k} classes, {ceiling:.4g}.",
                           "Apply one softmax: give the loss logits, or probabilities to one that takes these.")]
+    every = np.concatenate([p.ravel() for p in found.large])
+    if task.classes and 0.001 < found.low < found.high < 0.999 and np.mean(
+            (np.abs(every - found.low) < 1e-6) | (np.abs(every - found.high) < 1e-6)) > 0.3:
+        return [proof("probability_clipped", f"Probabilities are cut off at {found.low:.4g} and {found.high:.4g}: beyond, "
+                      "nothing is learnt.", "Take the loss of the logits (logaddexp, log-sum-exp); then nothing needs a "
+                      "clip.")]
     mismatch = _mismatch(setting, task, found, inside, x, y)
     return [proof("activation_loss_mismatch", *mismatch)] if mismatch else []
 
@@ -123,10 +129,13 @@ def _broadcast(setting: Setting, found: Ends, x: np.ndarray, y: np.ndarray) -> C
             reshaped = subject.loss(x, other)
         except Exception:  # a shape that it does not take
             return None
-    if not np.isfinite([here, there]).all() or abs(here - there) > 1e-6 * abs(here):
+    if not np.isfinite([here, there]).all() or abs(here - there) > 1e-5 * abs(here) or not np.ptp(found.usual[0]):
         return None
-    if abs(reshaped - here) <= 1e-6 * abs(here):
-        return None
+    if abs(reshaped - here) <= 1e-5 * abs(here):
+        return Candidate(
+            Finding("target_shape_broadcast", "loss", f"The loss stays {here:.6g} when targets change places: it compares "
+                    "every row with every target.", fix="Give predictions and targets one shape before they are "
+                    "subtracted: (n,) and (n, 1) make (n, n).", confidence=0.98), None, True)
     shape, wanted = tuple(setting.y.shape), tuple(setting.y.reshape(len(setting.y), -1)[:, 0].shape)
     if y.ndim == 1:
         wanted = (*shape, 1)
@@ -143,7 +152,7 @@ def _mismatch(setting: Setting, task: Task, found: Ends, inside: Inside | str, x
     low, high = found.low, found.high
     if not task.classes:
         target = np.asarray(setting.y, np.float64).reshape(len(setting.y), -1)
-        room = 1e-6 + 0.02 * (high - low)
+        room = 1e-6 + 0.02 * min(high - low, float(np.ptp(target)))
         outside = float(np.mean((target < low - room) | (target > high + room)))
         bounded = high - low < 2.5 or low >= -1e-9 or high <= 1e-9
         if bounded and outside > 0.02:

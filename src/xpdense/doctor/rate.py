@@ -22,7 +22,9 @@ from ..network import Network
 from ..optimizers import Optimizer, as_optimizer
 
 _KEEP = 0.9  # of the smoothed loss at each step
-_PROBE = 1024  # rows by which short trainings are compared
+_HELD_OUT = 1024  # rows by which short trainings are compared, a fifth of all at most
+_FEW = 50  # rows of which none are held out
+_BLOCKS = 10  # of the rows held out, whose losses tell how sure a difference is
 _MOST = 8  # short trainings
 
 
@@ -35,13 +37,13 @@ class RateTest:
     rates, losses, smoothed : list of float
         Of each step of the range test: its rate, its batch's loss, and the exponential mean of the losses.
     suggestion : float
-        The rate in `tried` that reached the lowest loss.
+        The lowest rate in `tried` whose loss is the lowest, or within a standard error of it.
     steepest : float
         Where the smoothed loss falls fastest.
     diverges : float, optional
         The rate at which the test broke off, the loss being far above its lowest or not finite; None if none did.
     tried : mapping of float to float
-        Rates, and the loss of a fixed sample of rows after a short training by each; infinite where it diverged.
+        Rates, and the loss of the rows held out after a short training by each; infinite where it diverged.
     """
 
     rates: list[float]
@@ -92,8 +94,10 @@ def find_learning_rate(network: Network, x: Any, y: Any, *, loss: str | Loss, op
     A range test (Smith, arXiv:1506.01186): a copy is trained with a rate that grows by the same factor in each step,
     until its loss rises to four times its lowest. That tells where to look. Then copies are trained for as many steps
     each by one rate, from the same weights on the same batches: rates from a hundredth of that with the lowest loss up
-    to it, and further while the best is the last on its side. The one with the lowest loss on a fixed sample of rows is
-    suggested.
+    to it, and further while the best is the last on its side. The lowest rate is suggested whose loss on rows held out
+    is within one standard error of the best's (as Breiman et al., 1984, choose a tree): of rates as good, the gentlest.
+    It is a rate for about as many steps; a much longer training is better served by a test of more, or by a schedule
+    that falls from it.
 
     Parameters
     ----------
@@ -108,7 +112,8 @@ def find_learning_rate(network: Network, x: Any, y: Any, *, loss: str | Loss, op
     steps : int
         Of the test and of each short training, at least 10.
     seed : int
-        Of the order of the rows and of the sample.
+        Of the order of the rows, and of those held out: a fifth, 1,024 at most; of fewer than 50, none, and losses are
+        those of the rows trained on.
 
     Returns
     -------
@@ -130,8 +135,10 @@ def find_learning_rate(network: Network, x: Any, y: Any, *, loss: str | Loss, op
     >>> 0.01 < test.suggestion <= 1.0
     True
     """
-    if not isinstance(network, Network) or not network.size:
-        raise ParameterError(f"find_learning_rate needs a network with parameters, got {network!r}")
+    if not isinstance(network, Network):
+        raise ParameterError(f"find_learning_rate needs a network, got {type(network).__name__}")
+    if not network.size:
+        raise ParameterError("no layer of the network has parameters: there is nothing to train")
     chosen, rule = as_loss(loss), copy.deepcopy(as_optimizer(optimizer))
     low, high = real("low", low, 0.0, open_low=True), real("high", high, 0.0, open_low=True)
     if low >= high:
@@ -144,20 +151,22 @@ def find_learning_rate(network: Network, x: Any, y: Any, *, loss: str | Loss, op
     network.check_precision()
     with network.backend.active(), np.errstate(all="ignore"):
         rows = prepared(x, y, None, network, chosen)
-        trainer = _Trainer(network, rows, chosen, rule, Batches(rows.count, batch_size, seed), steps)
+        trainer = _Trainer(network, rows, chosen, rule, batch_size, steps, seed)
         return _tested(trainer, low, high, steps)
 
 
 class _Trainer:
     """Trainings of one network, each from the same weights on the same batches."""
 
-    def __init__(self, network: Network, rows: Rows, loss: Loss, optimizer: Optimizer, batches: Batches,
-                 steps: int) -> None:
-        self.network, self.rows, self.loss, self.optimizer = network, rows, loss, optimizer
-        self.batches, self.steps = batches, steps
-        self.start = network.arena.snapshot()
-        order = np.random.default_rng([batches.seed, 3]).permutation(rows.count)
-        self.probe = rows.some(network.ops, np.sort(order[:_PROBE]))
+    def __init__(self, network: Network, rows: Rows, loss: Loss, optimizer: Optimizer, batch_size: int, steps: int,
+                 seed: int) -> None:
+        self.network, self.loss, self.optimizer, self.steps = network, loss, optimizer, steps
+        self.start, held_out = network.arena.snapshot(), rows
+        if rows.count >= _FEW:
+            rows, held_out = rows.split(network.ops, min(0.2, _HELD_OUT / rows.count), seed)
+        self.rows, self.batches = rows, Batches(rows.count, batch_size, seed)
+        blocks = np.array_split(np.random.default_rng(seed).permutation(held_out.count), _BLOCKS)
+        self.blocks = [held_out.some(network.ops, block) for block in blocks if len(block)]
 
     def losses(self, rate: Callable[[int], float]) -> Iterator[float]:
         """The loss of each step's batch, before the update; the step's rate is `rate(step)`."""
@@ -178,13 +187,14 @@ class _Trainer:
             for i in range(0, len(order), size):
                 yield flat[i : min(i + size, len(order))]
 
-    def reached(self, rate: float) -> float:
-        """The probe's loss after a training by one rate; infinite where it diverges."""
+    def reached(self, rate: float) -> np.ndarray:
+        """The loss of each block (blocks,) after a training by one rate; infinite where it diverges."""
+        network, diverged = self.network, np.full(len(self.blocks), np.inf)
         if not all(map(math.isfinite, self.losses(lambda step: rate))):
-            return math.inf
-        network = self.network
-        found = training.evaluate(network, training.slices_of(network, self.probe), self.probe, self.loss, ())["loss"]
-        return found if math.isfinite(found) else math.inf
+            return diverged
+        found = np.array([training.evaluate(network, training.slices_of(network, block), block, self.loss, ())["loss"]
+                          for block in self.blocks])
+        return found if np.isfinite(found).all() else diverged
 
 
 def _tested(trainer: _Trainer, low: float, high: float, steps: int) -> RateTest:
@@ -205,25 +215,38 @@ def _tested(trainer: _Trainer, low: float, high: float, steps: int) -> RateTest:
     rates = rates[: len(losses)]
     finite = np.array(smoothed[: len(losses) - (not math.isfinite(losses[-1]))])
     lowest = int(np.argmin(finite))
-    falls = np.gradient(finite[: max(lowest + 1, 2)]) if len(finite) > 1 else np.zeros(1)
     tried = _tried(trainer, rates[lowest], low, high)
-    if not any(map(math.isfinite, tried.values())):
+    if not any(np.isfinite(reached).all() for reached in tried.values()):
         raise DivergenceError(f"the training diverges by each of {', '.join(f'{rate:.2g}' for rate in tried)}: test "
                               "from a lower rate on (low=).")
-    return RateTest(rates, losses, smoothed, min(tried, key=tried.__getitem__), rates[int(np.argmin(falls))], diverges,
-                    tried)
+    return RateTest(rates, losses, smoothed, _gentlest(tried), rates[_steepest(finite, steps // 10)], diverges,
+                    {rate: float(reached.mean()) for rate, reached in tried.items()})
 
 
-def _tried(trainer: _Trainer, lowest: float, low: float, high: float) -> dict[float, float]:
+def _steepest(smoothed: np.ndarray, window: int) -> int:
+    """The step in the middle of the window over which the losses fall most; the first window is mostly noise."""
+    falls = smoothed[2 * window :] - smoothed[window : -window]
+    return int(np.argmin(falls)) + window + window // 2 if len(falls) else int(np.argmin(smoothed))
+
+
+def _tried(trainer: _Trainer, lowest: float, low: float, high: float) -> dict[float, np.ndarray]:
     """Rates, by half a decade, and the losses that they reach: from lowest / 100 to lowest, and beyond a best end."""
-    found = dict[int, float]()
+    found = dict[int, np.ndarray]()
     ahead = [-4, -3, -2, -1, 0]
     while ahead and len(found) < _MOST:
         place = ahead.pop(0)
         rate = lowest * 10.0 ** (place / 2)
-        found[place] = trainer.reached(rate) if low <= rate <= high else math.inf
-        best = min(found, key=found.__getitem__)
-        if not ahead and best in (min(found), max(found)):
-            ahead = [best - 1 if best == min(found) else best + 1]
-    by_rate = {lowest * 10.0 ** (place / 2): loss for place, loss in sorted(found.items())}
-    return {rate: loss for rate, loss in by_rate.items() if low <= rate <= high}
+        if low <= rate <= high:
+            found[place] = trainer.reached(rate)
+        if not ahead and found:
+            best = min(found, key=lambda place: float(found[place].mean()))
+            ahead = [end for end in (min(found) - 1, max(found) + 1) if abs(end - best) == 1 and end != place]
+    return {lowest * 10.0 ** (place / 2): losses for place, losses in sorted(found.items())}
+
+
+def _gentlest(tried: Mapping[float, np.ndarray]) -> float:
+    """The lowest rate whose losses are those of the best up to one standard error of the difference."""
+    best = min(tried.values(), key=lambda losses: float(losses.mean()))
+    excess = {rate: losses - best for rate, losses in tried.items() if np.isfinite(losses).all()}
+    error = {rate: off.std(ddof=1) / math.sqrt(len(off)) if len(off) > 1 else 0.0 for rate, off in excess.items()}
+    return min(rate for rate, off in excess.items() if off.mean() <= error[rate])

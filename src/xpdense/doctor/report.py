@@ -13,7 +13,7 @@ from .gradients import GradientReport
 STYLE = """
 .xpdense { --ink: #1d2127; --soft: #666d78; --line: #e0e3e8; --card: #f7f8fa; --good: #1f8a70; --bad: #c2553a;
   font: 15px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; color: var(--ink); max-width: 58rem;
-  margin: 0 auto; padding: 1.5rem 1rem; overflow-wrap: anywhere; }
+  margin: 0 auto; padding: 1.5rem 1rem; overflow-wrap: anywhere; background: #fff; }
 @media (prefers-color-scheme: dark) { .xpdense { --ink: #e4e6ea; --soft: #9aa1ac; --line: #353a42; --card: #1f2329;
   --good: #45b394; --bad: #e07f66; background: #16191d; } }
 .xpdense h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .4rem; }
@@ -116,7 +116,9 @@ def _gradients(report: GradientReport) -> str:
     rows = []
     for t in report.tensors:
         verdict, kind = ("right", "good") if t.ok else ("wrong", "bad") if t.probes else ("not seen", "soft")
-        numbers = (f"{t.relative_error:.1e}", f"{t.cosine:.4f}", f"{t.norm_ratio:.4g}") if t.probes else ("&ndash;",) * 3
+        numbers = ["&ndash;"] * 3
+        if t.probes:
+            numbers = [f"{t.relative_error:.1e}", f"{t.cosine:.4f}", f"{t.norm_ratio:.4g}"]
         cells = "".join(f"<td>{cell}</td>" for cell in (*numbers, t.probes, t.kinks))
         rows.append(f'<tr><td><code>{escape(t.name)}</code></td>{cells}<td class="{kind}">{verdict}</td></tr>')
     heads = "".join(f"<th>{name}</th>" for name in ("tensor", "relative error", "cosine", "norm ratio", "probes",

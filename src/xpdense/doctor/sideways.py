@@ -24,13 +24,14 @@ def of_rows(trials: Trials, setting: Setting, task: Task, x: np.ndarray, final: 
         Of the setting with everything cured that was found.
     """
     usable = np.ones(len(x), bool) if setting.usable is None else setting.usable
-    shuffled = _shuffled(trials, task, x, usable, sound)
+    overfit = _overfit(trials, final, sound)
+    shuffled = None if overfit else _shuffled(trials, task, x, usable, sound)
     if shuffled is not None:
         return [shuffled]
     found = [_leakage(trials, task, x, usable, sound), _conflicts(trials, task, x, usable),
              _too_few(trials, task, x, usable, sound)]
     kept = [one for one in found if one is not None]
-    return kept or [one for one in [_overfit(trials, final, sound)] if one is not None]
+    return kept or [one for one in [overfit] if one is not None]
 
 
 def _shuffled(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, sound: Learnt) -> Finding | None:

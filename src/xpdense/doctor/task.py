@@ -1,4 +1,4 @@
-"""What is to be predicted, and how well it is: a skill that is 1 where all is right and 0 for a constant prediction."""
+"""What is to be predicted, and how well it is: a skill of 1 where all is right, of 0 for a constant prediction."""
 
 from __future__ import annotations
 
@@ -26,25 +26,26 @@ class Task:
     outputs: int
 
     def skill(self, predicted: np.ndarray, rows: np.ndarray) -> float:
-        """Of predictions (len(rows), outputs) for some rows: balanced accuracy, chance taken out, or R2; 0 at least.
+        """Of predictions (len(rows), outputs) for some rows: balanced accuracy, chance taken out, or R2.
 
-        Balanced, that is the mean over the classes of the share that is found: (mean - 1 / k) / (1 - 1 / k).
+        Balanced, that is the mean over the classes of the share that is found: (mean - 1 / k) / (1 - 1 / k). At least
+        -1, which is also that of predictions that are not finite.
         """
         if not np.all(np.isfinite(predicted)):
-            return 0.0
+            return -1.0
         truth = self.truth[rows]
         if not self.classes:
             rest = np.sum((predicted - truth) ** 2, axis=0)
             total = np.sum((truth - truth.mean(axis=0)) ** 2, axis=0)
             with np.errstate(all="ignore"):
                 r2 = 1.0 - rest / total
-            return float(max(0.0, np.mean(np.where(total > 0, r2, 0.0))))
+            return float(max(-1.0, np.mean(np.where(total > 0, r2, 0.0))))
         chosen = self.decide(predicted)
         present = np.unique(truth)
         if len(present) < 2:
             return 0.0
         found = np.mean([np.mean(chosen[truth == c] == c) for c in present])
-        return float(max(0.0, (found - 1.0 / len(present)) / (1.0 - 1.0 / len(present))))
+        return float((found - 1.0 / len(present)) / (1.0 - 1.0 / len(present)))
 
     def decide(self, predicted: np.ndarray) -> np.ndarray:
         """The class of each row (n,), of its probabilities, or of that of class 1."""

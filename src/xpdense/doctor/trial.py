@@ -172,7 +172,7 @@ class Trials:
                 fit = self.task.skill(setting.predict(subject, seen), seen)
                 finite = _finite(subject) and (math.isfinite(losses[-1]) or "loss" not in subject.can)
             except Exception as raised:  # the program's own, whatever it is: it is part of what is found
-                skill = fit = 0.0
+                skill = fit = -1.0
                 finite, error = _finite(subject), f"{type(raised).__name__}: {raised}"
         return Outcome(skill, fit, [*course, skill], losses, finite, error, subject, steps, -(-steps // per_epoch))
 

@@ -1,0 +1,225 @@
+"""The network doctor on seeded faults in real trainings, and on healthy ones: what it finds, where, and what cures.
+
+Run with `make bench-doctor`. A faulty case counts where its training raises, or its test score is significantly worse
+than ten healthy ones of the same data, architecture and kind. What is done is kept case by case, so that a run that was
+broken off goes on; a change of the doctor's rules, or of the benchmark, begins anew.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import hashlib  # noqa: E402
+import json  # noqa: E402
+import multiprocessing  # noqa: E402
+import signal  # noqa: E402
+import sys  # noqa: E402
+import traceback  # noqa: E402
+import warnings  # noqa: E402
+from collections.abc import Callable, Iterable  # noqa: E402
+from datetime import UTC, datetime  # noqa: E402
+from pathlib import Path  # noqa: E402
+from time import perf_counter  # noqa: E402
+from typing import Annotated, Any  # noqa: E402
+
+import cure  # noqa: E402
+import healthy  # noqa: E402
+import numpy as np  # noqa: E402
+import report  # noqa: E402
+import typer  # noqa: E402
+from baselines import verdicts  # noqa: E402
+from cases import Built, Case, Reference, build, faulty, reference_runs, train  # noqa: E402
+from faults import FAULTS  # noqa: E402
+from rich.progress import track  # noqa: E402
+from setups import KINDS, Pair, pairs  # noqa: E402
+
+import xpdense.doctor  # noqa: E402
+from xpdense.doctor.diagnose import diagnose  # noqa: E402
+
+PARTS = ("development", "test")
+HEALTHY = {"development": 150, "test": 200}
+LIMIT = 60.0  #: seconds of a diagnosis
+HERE = Path(__file__).parent
+PROGRESS = HERE.parents[1] / "build" / "doctor"
+REFERENCES: dict[tuple[Pair, str], Reference] = {}
+
+
+class TooLong(BaseException):
+    """A diagnosis took more than LIMIT; no Exception, so that nothing on the way takes it for its own."""
+
+
+def source_hash(folder: Path) -> str:
+    """Of all Python files of a folder: names and bytes."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        found.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
+
+
+def rules_hash() -> str:
+    return source_hash(Path(xpdense.doctor.__file__).parent)
+
+
+# --- one case ------------------------------------------------------------------------------------------------------
+
+def diagnosed(built: Built) -> dict[str, Any]:
+    """The findings and their seconds; an error is recorded, and is a wrong answer."""
+    def stop(*_: Any) -> None:
+        raise TooLong
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, LIMIT)
+    start, found, error = perf_counter(), [], ""
+    try:
+        with np.errstate(all="ignore"):
+            said = diagnose(built.program, built.x, built.y, **built.options())
+        found = [finding.to_dict() for finding in said.findings]
+    except TooLong:
+        error = f"more than {LIMIT:.0f} s"
+    except Exception as caught:
+        place = traceback.extract_tb(caught.__traceback__)[-1]
+        error = f"{type(caught).__name__}: {caught} ({Path(place.filename).name}:{place.lineno})"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+    return {"findings": found, "seconds": perf_counter() - start, "diagnosis_error": error}
+
+
+def one(job: tuple[str, Any, bool]) -> dict[str, Any]:
+    """The record of one case: a faulty one, a healthy one, or a run for reference."""
+    kind, case, diagnosis = job
+    warnings.simplefilter("ignore")
+    if kind == "reference":
+        reached, error = train(build(case))
+        return {"name": case.name, "type": kind, "pair": [case.pair.data, case.pair.architecture], "kind": case.kind,
+                "score": reached, "error": error}
+    if kind == "healthy":
+        part, number = case
+        case, reached, rejected = healthy.run(part, number, lambda c: REFERENCES[c.pair, c.kind])
+        found: dict[str, Any] = {"rejected": rejected, "spec": repr(case.spec), "rows": case.rows}
+        name, counts, error = f"healthy {part} {number}", True, ""
+    else:
+        reached, error = train(build(case))
+        found, name = {"faults": list(case.faults), "causes": list(case.causes)}, case.name
+        counts = REFERENCES[case.pair, case.kind].counts(reached, error)
+    found |= {"name": name, "type": kind, "part": case.part, "pair": str(case.pair), "kind": case.kind,
+              "score": reached, "error": error, "counts": counts}
+    if not counts:
+        return found
+    built = build(case)
+    if kind == "faulty":
+        found["where"] = {FAULTS[f].cause: sorted(built.where(FAULTS[f])) for f in case.faults}
+    if diagnosis:
+        found |= diagnosed(built)
+        if kind == "faulty":
+            found |= restored(case, found["findings"])
+    found["baselines"] = verdicts(build(case))
+    return found
+
+
+def restored(case: Case, findings: list[dict[str, Any]]) -> dict[str, Any]:
+    """What a training reaches after the first finding's cure; after all of them, where there are two faults."""
+    if not findings:
+        return {"restored": False, "cured_score": None, "cure_error": ""}
+    try:
+        built = cure.cured(case, findings if len(case.faults) > 1 else findings[:1])
+        reached, error = train(built) if built is not None else (None, "the cure is in the source, and not there")
+    except Exception as caught:
+        reached, error = None, f"{type(caught).__name__}: {caught}"
+    fine = reached is not None and not error and REFERENCES[case.pair, case.kind].restores(reached)
+    return {"restored": fine, "cured_score": reached, "cure_error": error}
+
+
+# --- all of them ---------------------------------------------------------------------------------------------------
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """The records of a run that was broken off, by name; a last line that is not whole is let be."""
+    found = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        found[record["name"]] = record
+    return found
+
+
+def name_of(job: tuple[str, Any, bool]) -> str:
+    kind, case, _ = job
+    return f"healthy {case[0]} {case[1]}" if kind == "healthy" else case.name
+
+
+def work(jobs: list[tuple[str, Any, bool]], path: Path, processes: int, what: str) -> list[dict[str, Any]]:
+    """The records of all jobs, in their order; what is in the file is not done again, what is new is added to it."""
+    done = read(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left = [job for job in jobs if name_of(job) not in done]
+    with path.open("a") as file, multiprocessing.get_context("fork").Pool(processes) as pool:
+        records: Iterable[dict[str, Any]] = pool.imap_unordered(one, left)
+        for record in track(records, what, total=len(left), transient=True):
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            done[record["name"]] = record
+    return [done[name_of(job)] for job in jobs]
+
+
+def references(path: Path, processes: int) -> None:
+    """Fill REFERENCES by ten healthy runs of each pair and kind."""
+    jobs = [("reference", case, False) for part in PARTS for pair in pairs(part) for kind in KINDS
+            for case in reference_runs(pair, kind)]
+    scores: dict[tuple[Pair, str], list[float]] = {}
+    for record in work(jobs, path, processes, "healthy references"):
+        scores.setdefault((Pair(*record["pair"]), record["kind"]), []).append(record["score"])
+    for key, values in scores.items():
+        REFERENCES[key] = Reference(float(np.mean(values)), float(np.std(values, ddof=1)))
+
+
+def jobs_of(part: str, limit: int, only: str, diagnosis: bool) -> list[tuple[str, Any, bool]]:
+    some: Callable[[Case], bool] = (lambda case: only in case.causes or only in case.faults) if only else (
+        lambda case: True)
+    chosen = [("faulty", case, diagnosis) for case in faulty(part) if some(case)][::limit]
+    well = [] if only and only != "healthy" else [("healthy", (part, n), diagnosis) for n in range(HEALTHY[part])]
+    return chosen + well[::limit]
+
+
+def main(
+    part: Annotated[str, typer.Option(help="development, test or all.")] = "all",
+    limit: Annotated[int, typer.Option(min=1, help="Take one case of so many.")] = 1,
+    only: Annotated[str, typer.Option(help="The cases of this cause, or fault; or healthy.")] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 2,
+    diagnosis: Annotated[bool, typer.Option(help="Without: whether cases are built, trained, and count.")] = True,
+    out: Annotated[Path | None, typer.Option(
+        help="The file of results [default: bench/results/doctor.json of a whole run; a part is not written]")] = None,
+) -> None:
+    """Diagnose faulty and healthy trainings."""
+    parts = PARTS if part == "all" else (part,)
+    if not set(parts) <= set(PARTS):
+        raise typer.BadParameter(f"there is no {part}; development, test or all", param_hint="--part")
+    rules, bench = rules_hash(), source_hash(HERE)
+    references(PROGRESS / f"references-{bench[:12]}.jsonl", jobs)
+    path = PROGRESS / (f"progress-{bench[:12]}-{rules[:12]}.jsonl" if diagnosis else f"built-{bench[:12]}.jsonl")
+    records = {p: work(jobs_of(p, limit, only, diagnosis), path, jobs, p) for p in parts}
+    summary = {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"), "command": " ".join(["bench/doctor/run.py", *sys.argv[1:]]),
+        "rules": rules, "benchmark": bench,
+        "references": {f"{pair} {kind}": {"mean": round(r.mean, 4), "sd": round(r.sd, 4)}
+                       for (pair, kind), r in REFERENCES.items()},
+        "parts": {p: report.summary(found, diagnosis) for p, found in records.items()},
+    }
+    report.show(summary, records, diagnosis)
+    whole = part == "all" and limit == 1 and not only and diagnosis
+    out = out or (HERE.parent / "results" / "doctor.json" if whole else None)
+    if out is None:
+        print(f"not written to a file: a part of the benchmark; its cases are in {path.relative_to(Path.cwd())}"
+              if path.is_relative_to(Path.cwd()) else f"cases are in {path}")
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(summary, indent=1) + "\n")
+    drawn = report.draw(records, summary, out.with_suffix("")) if diagnosis else []
+    print("wrote", ", ".join(map(str, [out, *drawn])))
+
+
+if __name__ == "__main__":
+    typer.run(main)
