@@ -185,11 +185,11 @@ def of_weights(setting: Setting, anatomy: Anatomy) -> list[Candidate]:
     scales = {link.weight: float(np.sqrt(np.mean(link.matrix(params) ** 2) * link.inputs)) for link in anatomy.chain}
     hidden = anatomy.chain[:-1]
     most = 4.0 if len(hidden) < 5 else 8.0  # in a deep network less is too much already, but of all layers together
-    large = [w for w, s in scales.items() if s > most]
-    small = [w for w, s in scales.items() if 0.0 < s < 0.15]
     same = [link.weight for link in hidden if link.units > 1
             and np.all(np.abs(np.diff(link.matrix(params), axis=1)) <= 1e-9 * (1e-30 + np.abs(link.matrix(params)).max()))
             and np.ptp(link.vector(params)) == 0]
+    large = [w for w, s in scales.items() if s > most and w not in same]
+    small = [w for w, s in scales.items() if 0.0 < s < 0.15 and w not in same]
     shifted = [link.weight for link in hidden if link.weight not in [*large, *small, *same]
                and abs(link.matrix(params).mean()) > 0.6 * link.matrix(params).std()]
     for cause, names, text in (
@@ -276,16 +276,16 @@ _NUMBERS = {"dropout_too_strong": re.compile(r"drop(?!_?(last|columns|rows))", r
             "weight_decay_too_strong": re.compile(r"decay|(^|_)(l2|lambda|lmbda|wd|alpha|reg)", re.IGNORECASE)}
 
 
-def of_numbers(setting: Setting) -> list[Candidate]:
-    """Dropout and weight decay: of a network's layers and optimizer, or attributes of a program that are named so."""
+def of_numbers(setting: Setting, least: float = 0.3) -> list[Candidate]:
+    """Dropout above `least` and weight decay: of layers and optimizer, or attributes of a program that are named so."""
     program = setting.subject.program
-    return _of_network(program) if isinstance(program, NetworkProgram) else _of_attributes(program)
+    return _of_network(program, least) if isinstance(program, NetworkProgram) else _of_attributes(program, least)
 
 
-def _of_network(program: NetworkProgram) -> list[Candidate]:
+def _of_network(program: NetworkProgram, least: float) -> list[Candidate]:
     found, rule = [], program.optimizer
     layers = [(name, layer) for name, layer in program.network.named_layers()
-              if isinstance(layer, Dropout) and layer.rate > 0.3]
+              if isinstance(layer, Dropout) and layer.rate > least]
     if layers:
         def without(s: Setting) -> Setting:
             network = with_layers(s.subject.program.network, lambda layer: Dropout(0.0) if isinstance(layer, Dropout)
@@ -308,13 +308,13 @@ def _of_network(program: NetworkProgram) -> list[Candidate]:
     return found
 
 
-def _of_attributes(program: Any) -> list[Candidate]:
+def _of_attributes(program: Any, least: float) -> list[Candidate]:
     found = []
     for name, value in sorted(getattr(program, "__dict__", {}).items()):
         if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not value > 0:
             continue
         for cause, words in _NUMBERS.items():
-            if words.search(name) and (cause != "dropout_too_strong" or 0.3 < value < 1):
+            if words.search(name) and (cause != "dropout_too_strong" or least < value < 1):
                 def cure(s: Setting, name: str = name) -> Setting:
                     subject = s.subject.copy()
                     setattr(subject.program, name, 0.0)
@@ -359,6 +359,9 @@ def of_precision(setting: Setting) -> Candidate | None:
         subject = s.subject.copy()
         for name in half:
             subject.program.params[name] = np.asarray(subject.program.params[name], np.float64)
+        for name, value in vars(subject.program).items():
+            if isinstance(value, (type, np.dtype, str)) and value in (np.float16, np.dtype("float16"), "float16"):
+                setattr(subject.program, name, type(value)("float64") if not isinstance(value, type) else np.float64)
         x = s.x.astype(np.float64) if s.x.dtype.itemsize < 4 else s.x
         return replace(s, subject=subject, x=x)
     return Candidate(Finding("precision_underflow", ", ".join(half), "It is computed in 16 bits: numbers below 6e-8 are "
@@ -373,7 +376,7 @@ FACTORS = (0.1, 0.01, 10.0, 100.0, 0.001, 1000.0)
 
 def rate(factor: float) -> Candidate:
     """Another learning rate, whatever the rule: the change that a step makes is scaled."""
-    def update(before: Params, after: Params, step: int) -> Params:
+    def update(before: Params, after: Params, batch: np.ndarray) -> Params:
         return {n: before[n] + (factor * (after[n] - before[n])).astype(before[n].dtype, copy=False) for n in before}
     def cure(s: Setting) -> Setting:
         program = s.subject.program
@@ -429,12 +432,12 @@ def held_rate(setting: Setting, start: Subject, trained: Subject) -> Candidate |
         ratio, wanted = sizes[1] / sizes[0], sizes[0]
 
         def cure(s: Setting) -> Setting:
-            def update(before: Params, after: Params, step: int) -> Params:
-                lasting.write(before)
-                gradient = lasting.gradients(s.x[rows], s.y[rows])
-                factor = min(wanted * _norm(gradient) / max(_norm(after, before), 1e-300), 1e6)
-                return {n: before[n] + factor * (after[n] - before[n]) for n in before}
             lasting = s.start()
+
+            def update(before: Params, after: Params, batch: np.ndarray) -> Params:
+                lasting.write(before)
+                gradient = lasting.gradients(s.x[batch], s.y[batch])
+                return {n: before[n] - (wanted * gradient[n]).astype(before[n].dtype) for n in before}
             return replace(s, updates=(*s.updates, update))
     return Candidate(
         Finding("plateau", "learning rate", f"The loss comes to rest because the steps do: they fall to {ratio:.2g} of "

@@ -85,10 +85,19 @@ def of_output(setting: Setting, task: Task, found: Ends, anatomy: Anatomy, insid
     def proof(cause: str, evidence: str, fix: str, cure: Callable[[Setting], Setting] | None = None) -> Candidate:
         return Candidate(Finding(cause, where, evidence, fix=fix, confidence=0.97), cure, True)
 
+    if isinstance(inside, Inside) and " of " in inside.link:
+        name = inside.link.partition(" ")[0]
+        return [proof("double_softmax", f"The loss is that of a {inside.link}: it takes for logits what has been through "
+                      f"a {name} already.", f"Apply one {name}: give the loss logits, or probabilities to one that takes "
+                      "these.")]
     broadcast = _broadcast(setting, found, x, y)
     if broadcast is not None:
         return [broadcast]
     if k == 1:
+        if found.low >= 0.5 - 1e-6 and found.high <= math.e / (1.0 + math.e) + 1e-6 and task.classes:
+            return [proof("double_softmax", f"The probability lies from {found.low:.4g} to {found.high:.4g}, however large "
+                          "the logits: that of a sigmoid of a sigmoid.",
+                          "Apply one sigmoid: give the loss the logit, or the probability to one that takes it.")]
         if all(np.all(np.abs(p - 1.0) < 1e-9) for p in [*found.usual, *found.large]):
             return [proof("softmax_on_one_unit", "Its prediction is 1 for every row and whatever the parameters are: a "
                           "softmax over one unit.", "Take a sigmoid for one unit, or one unit for each class.")]
@@ -120,18 +129,26 @@ def _broadcast(setting: Setting, found: Ends, x: np.ndarray, y: np.ndarray) -> C
     subject = setting.subject.copy()
     if "loss" not in subject.can or len(np.unique(y)) < 2 or found.usual[0].shape[1] != 1:
         return None
-    subject.write(found.params[0])
-    moved = np.roll(np.argsort(y.reshape(len(y), -1)[:, 0]), len(y) // 2)
+    rng = np.random.default_rng(37)
+    target = _of_their_size(y, found.usual)
+    other = target.reshape(len(y)) if y.ndim == 2 else target[:, None]
+    same, reshaped = [], []
     with np.errstate(all="ignore"):
-        try:
-            here, there = subject.loss(x, y[np.argsort(y.reshape(len(y), -1)[:, 0])]), subject.loss(x, y[moved])
-            other = y.reshape(len(y), -1)[:, 0] if y.ndim == 2 else y[:, None]
-            reshaped = subject.loss(x, other)
-        except Exception:  # a shape that it does not take
-            return None
-    if not np.isfinite([here, there]).all() or abs(here - there) > 1e-5 * abs(here) or not np.ptp(found.usual[0]):
+        for values, predicted in zip(found.params, found.usual, strict=True):
+            subject.write(values)
+            try:
+                here = subject.loss(x, target)
+                moved = [subject.loss(x, target[rng.permutation(len(y))]) for _ in range(3)]
+                reshaped.append(abs(subject.loss(x, other) - here) > 1e-5 * abs(here))
+            except Exception:  # a shape that it does not take
+                return None
+            counts = float(predicted.std() * target.std())  # what it would change, had it a say
+            if not np.isfinite([here, *moved]).all() or counts < 1e-3 * abs(here):
+                return None
+            same.append(max(abs(m - here) for m in moved) < 1e-3 * counts)
+    if not all(same):
         return None
-    if abs(reshaped - here) <= 1e-5 * abs(here):
+    if not any(reshaped):
         return Candidate(
             Finding("target_shape_broadcast", "loss", f"The loss stays {here:.6g} when targets change places: it compares "
                     "every row with every target.", fix="Give predictions and targets one shape before they are "
@@ -144,6 +161,14 @@ def _broadcast(setting: Setting, found: Ends, x: np.ndarray, y: np.ndarray) -> C
                 f"is broadcast against predictions of another shape, all rows against all.",
                 fix=f"Give y as {wanted}, the shape of the predictions.", confidence=0.98),
         lambda s: replace(s, y=s.y.reshape(wanted)), True)
+
+
+def _of_their_size(y: np.ndarray, predicted: list[np.ndarray]) -> np.ndarray:
+    """Values moved and scaled to those of predictions; two classes as they are."""
+    if len(np.unique(y)) == 2:
+        return y
+    centre, spread = float(np.mean(predicted)), float(np.std(predicted))
+    return np.asarray((y - y.mean()) / y.std() * spread + centre, y.dtype if y.dtype.kind == "f" else np.float64)
 
 
 def _mismatch(setting: Setting, task: Task, found: Ends, inside: Inside | str, x: np.ndarray,

@@ -22,7 +22,10 @@ DRAWS = 6
 
 
 def activate(name: str, z: np.ndarray) -> np.ndarray:
-    """An activation, or softmax, of z (rows, units)."""
+    """An activation, or softmax, of z (rows, units); "sigmoid of sigmoid" is one after the other."""
+    outer, _, inner = name.partition(" of ")
+    if inner:
+        return activate(outer, activate(inner, z))
     if name == "softmax":
         e = np.exp(z - z.max(axis=1, keepdims=True))
         return np.asarray(e / e.sum(axis=1, keepdims=True))
@@ -41,6 +44,9 @@ def derivative(name: str, z: np.ndarray) -> np.ndarray:
 
 def through(name: str, z: np.ndarray, da: np.ndarray) -> np.ndarray:
     """The gradient of z (rows, units) from that of the activation, or softmax, of z."""
+    outer, _, inner = name.partition(" of ")
+    if inner:
+        return through(inner, z, through(outer, activate(inner, z), da))
     if name == "softmax":
         p = activate(name, z)
         return np.asarray(p * (da - (da * p).sum(axis=1, keepdims=True)))
@@ -60,7 +66,8 @@ FORMS: dict[str, tuple[Elementwise, Elementwise]] = {
     "squared error": (lambda p, y: (p - y) ** 2, lambda p, y: 2.0 * (p - y)),
     "absolute error": (lambda p, y: np.abs(p - y), lambda p, y: np.sign(p - y)),
 }
-LINKS = {"binary cross-entropy": ("sigmoid",), "cross-entropy": ("softmax", "sigmoid"),
+LINKS = {"binary cross-entropy": ("sigmoid", "sigmoid of sigmoid"),
+         "cross-entropy": ("softmax", "sigmoid", "softmax of softmax"),
          "squared error": ("identity", "sigmoid", "softmax", "tanh", "relu"),
          "absolute error": ("identity", "sigmoid", "softmax", "tanh", "relu")}
 

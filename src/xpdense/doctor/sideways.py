@@ -24,14 +24,15 @@ def of_rows(trials: Trials, setting: Setting, task: Task, x: np.ndarray, final: 
         Of the setting with everything cured that was found.
     """
     usable = np.ones(len(x), bool) if setting.usable is None else setting.usable
+    conflicts = _conflicts(trials, task, x, usable)
     overfit = _overfit(trials, final, sound)
-    shuffled = None if overfit else _shuffled(trials, task, x, usable, sound)
-    if shuffled is not None:
-        return [shuffled]
-    found = [_leakage(trials, task, x, usable, sound), _conflicts(trials, task, x, usable),
-             _too_few(trials, task, x, usable, sound)]
-    kept = [one for one in found if one is not None]
-    return kept or [one for one in [overfit] if one is not None]
+    few = _too_few(trials, task, x, usable, sound)
+    if few is None and conflicts is None:
+        shuffled = _shuffled(trials, task, x, usable, sound)
+        if shuffled is not None:
+            return [shuffled]
+    found = [one for one in (_leakage(trials, task, x, usable, sound), conflicts, few) if one is not None]
+    return found if overfit is None or (found and few is None) else [*found, overfit]
 
 
 def _shuffled(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, sound: Learnt) -> Finding | None:
@@ -39,13 +40,16 @@ def _shuffled(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, sou
     if sound.skill > 0.3:
         return None
     rng, dealt = np.random.default_rng(31), []
+    if task.classes:
+        sound = max(sound, *(learn(trials, x, hidden, usable=usable, balance=True) for hidden in ((), (64,))),
+                    key=lambda one: one.skill)
     for seed in range(3):
         order = np.flatnonzero(usable)
         truth = task.truth.copy()
         truth[order] = truth[rng.permutation(order)]
         other = Trials(replace(task, truth=truth), trials.seed, trials.most, trials.folds.max() + 1)
         dealt += [learn(other, x, hidden, usable=usable, seed=seed).skill for hidden in ((), (64,))]
-    if sound.skill > 0.02 + 1.5 * max(dealt):
+    if sound.skill > 0.02 + 1.5 * max(0.0, *dealt):
         return None
     return Finding(
         "labels_shuffled", "y", f"A linear model, a network and the nearest neighbours reach {sound.skill:.2f} on rows that "
@@ -110,12 +114,21 @@ def _conflicts(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray) ->
     spread = high - low
     conflicting = (spread[place] > (0 if task.classes else 0.5 * truth.std())) & usable
     share = float(conflicting.sum() / usable.sum())
-    if share < 0.04 or (usable & ~conflicting).sum() < 20:
+    if share < 0.04:
+        return None
+    twins = np.bincount(place[usable], minlength=len(spread))[place]
+    small = float((conflicting & (twins <= 4)).sum() / usable.sum())  # not those of a table of a few values
+    if small > 0.2:
+        return Finding(
+            "conflicting_duplicates", "rows", f"{share:.0%} of the rows have a twin with the same features and another "
+            "target: nothing can be right on both.", None, None, "Leave them out, or find out which target is right.", 0.95,
+            {"drop_rows": np.flatnonzero(conflicting).tolist()} if share < 0.9 else {})
+    if (usable & ~conflicting).sum() < 20:
         return None
     clean = usable & ~conflicting
     before = max(_on(trials, task, x, usable, clean, hidden) for hidden in ((), (64,)))
     after = max(_on(trials, task, x, clean, clean, hidden) for hidden in ((), (64,)))
-    if after < before + 0.02 and share < 0.2:
+    if after < before + 0.02:
         return None
     return Finding(
         "conflicting_duplicates", "rows", f"{share:.0%} of the rows have a twin with the same features and another target. On "
@@ -137,7 +150,7 @@ def _too_few(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, soun
     curve = {share: float(np.mean([max(learn(Trials(task, seed, trials.most, 3), x, hidden, usable=usable, share=share,
                                              seed=seed).skill for hidden in ((), (64,))) for seed in range(3)]))
              for share in (0.5, 1.0)}
-    if curve[1.0] - curve[0.5] < 0.04 and per_class > 8:
+    if curve[1.0] - curve[0.5] < 0.04 and per_class > 8.0:
         return None
     return Finding(
         "too_few_samples", "rows", f"There are {rows} rows, {per_class:.0f} for each "
@@ -153,7 +166,7 @@ def _overfit(trials: Trials, final: Outcome, sound: Learnt) -> Finding | None:
         return None
     best = int(np.argmax(final.course))
     reached = max(final.course[best], sound.skill)
-    if reached < final.skill + margin:
+    if reached < final.skill + max(margin, 0.4 * reached) and final.fit - final.skill < 0.5:
         return None
     share = best / max(1, len(final.course) - 1)
     early = final.course[best] >= final.skill + 0.5 * margin and best > 0

@@ -13,8 +13,8 @@ from .program import Subject
 from .task import Task
 
 Params = dict[str, np.ndarray]
-#: What an experiment does to an update: before, after, the number of the step -> what the parameters become.
-Update = Callable[[Params, Params, int], Params]
+#: What an experiment does to an update: before, after, the rows of the batch -> what the parameters become.
+Update = Callable[[Params, Params, np.ndarray], Params]
 
 LOOKS = 12  # at the loss, over a training
 
@@ -106,6 +106,11 @@ class Outcome:
     epochs: int = 0
     by_fold: tuple[float, ...] = ()
 
+    @property
+    def worth(self) -> float:
+        """The skill by which settings are compared: no better than a constant is 0, however bad."""
+        return max(0.0, self.skill)
+
 
 class Trials:
     """Trainings of settings on the same folds of the rows.
@@ -128,9 +133,9 @@ class Trials:
         held = sum(len(np.flatnonzero(self.folds == k)) for k in range(self.folds.max() + 1))
         return 0.05 + 1.2 * math.sqrt(0.25 / max(held, 1))
 
-    def of(self, setting: Setting, folds: int | None = None) -> Outcome:
+    def of(self, setting: Setting, folds: int | None = None, most: int | None = None) -> Outcome:
         """What the setting leads to, by the first folds or all; an error of the program ends a training, and is told."""
-        found = [self._fold(setting, k, self.most) for k in range(folds or self.folds.max() + 1)]
+        found = [self._fold(setting, k, most or self.most) for k in range(folds or self.folds.max() + 1)]
         self.made += len(found)
         first = found[0]
         return replace(first, by_fold=tuple(f.skill for f in found), skill=float(np.mean([f.skill for f in found])), fit=float(np.mean([f.fit for f in found])),
@@ -165,7 +170,7 @@ class Trials:
                     if before is not None:
                         after = subject.params()
                         for update in setting.updates:
-                            after = update(before, after, step)
+                            after = update(before, after, batch)
                         subject.write(after)
                 losses.append(subject.loss(setting.x[probe], setting.y[probe]) if "loss" in subject.can else math.nan)
                 skill = self.task.skill(setting.predict(subject, held), held)
