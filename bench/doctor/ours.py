@@ -49,12 +49,39 @@ class SignDense(xd.Dense):
 
 
 class BiasDense(xd.Dense):
-    """The axis forgotten in the bias gradient."""
+    """Summed for the bias is what comes before the activation, not its gradient."""
 
     def backward(self, ops: Any, dy: Any, tape: Any) -> Any:
         dx = super().backward(ops, dy, tape)
-        g = self.grads["bias"]
-        g[...] = ops.xp.sum(g)
+        self.grads["bias"][...] = ops.xp.sum(tape.x @ self.params["weight"] + self.params["bias"], axis=0)
+        return dx
+
+
+class OutputBiasDense(xd.Dense):
+    """Summed for the bias is what the layer puts out, not its gradient."""
+
+    def backward(self, ops: Any, dy: Any, tape: Any) -> Any:
+        dx = super().backward(ops, dy, tape)
+        z = tape.x @ self.params["weight"] + self.params["bias"]
+        self.grads["bias"][...] = ops.xp.sum(self._activation.forward(ops.xp, z), axis=0)
+        return dx
+
+
+class MeanDense(xd.Dense):
+    """Inputs and incoming gradients are averaged over the batch before they are multiplied."""
+
+    def backward(self, ops: Any, dy: Any, tape: Any) -> Any:
+        dx = super().backward(ops, dy, tape)
+        self.grads["weight"][...] = ops.xp.mean(tape.x, axis=0)[:, None] * self.grads["bias"][None, :]
+        return dx
+
+
+class FrozenWeights(xd.Dense):
+    """Biases alone learn."""
+
+    def backward(self, ops: Any, dy: Any, tape: Any) -> Any:
+        dx = super().backward(ops, dy, tape)
+        self.grads["weight"][...] = 0.0
         return dx
 
 
@@ -146,14 +173,14 @@ class Clipped(Mistaken):
         p = self.link(xp, z)
         if self._inner.labels and target.ndim == 1:
             target = xp.astype(target[..., None] == xp.arange(z.shape[-1]), z.dtype)
-        q = xp.clip(p, 0.3, 0.7)
+        q = xp.clip(p, 0.45, 0.55)
         value = -xp.sum(target * xp.log(q), axis=-1)
         if not self._inner.labels:
             value = value - xp.sum((1.0 - target) * xp.log(1.0 - q), axis=-1)
-        return value, (p - target) * xp.astype((p > 0.3) & (p < 0.7), z.dtype)
+        return value, (p - target) * xp.astype((p > 0.45) & (p < 0.55), z.dtype)
 
     def link(self, xp: Any, z: Any) -> Any:
-        return xp.clip(self._inner.link(xp, z), 0.3, 0.7)
+        return xp.clip(self._inner.link(xp, z), 0.45, 0.55)
 
 
 class SoftmaxOverRows(Mistaken):
@@ -195,9 +222,10 @@ LOSSES = {cls.__name__: cls for cls in (WrongSign, SumForMean, DividedTwice, Los
                                         DoubleSigmoid, Clipped, SoftmaxOverRows, SoftmaxOfOne, Broadcast)}
 #: Mistakes of layers: the class, and of which layers: the first, the hidden ones, the last, or all.
 LAYERS = {
-    "Frozen": (FrozenDense, "first"), "FrozenLast": (FrozenDense, "last"), "Accumulated": (AccumulatedDense, "all"),
-    "Transposed": (TransposedDense, "first"), "WrongSignOfOne": (SignDense, "last"),
-    "BiasSumOfAll": (BiasDense, "hidden"), "DerivativeOfGradient": (GradientDense, "hidden"),
+    "Frozen": (FrozenDense, "first"), "FrozenWeights": (FrozenWeights, "all"), "Accumulated": (AccumulatedDense, "all"),
+    "Transposed": (TransposedDense, "all"), "WrongSignOfOne": (SignDense, "last"),
+    "BiasOfValues": (BiasDense, "all"), "BiasOfOutputs": (OutputBiasDense, "hidden"),
+    "MeanTooEarly": (MeanDense, "all"), "DerivativeOfGradient": (GradientDense, "hidden"),
 }
 #: Mistakes of the last layer's activation.
 OUTPUTS = {"ReluOutput": "relu", "SigmoidOutput": "sigmoid", "TanhOutput": "tanh"}
