@@ -65,6 +65,19 @@ def times_rate(factor: float) -> Callable[[Spec], Spec]:
     return lambda s: replace(s, rate=s.rate * factor)
 
 
+RATES = {"sigmoid": 5.0}  #: of an activation, next to relu's: see setups.rate_of
+
+
+def activated(activation: str) -> Callable[[Spec], Spec]:
+    """Another activation, and the optimizer and learning rate that go with it."""
+    def apply(spec: Spec) -> Spec:
+        rate = spec.rate * RATES.get(activation, 1.0) / RATES.get(spec.activation, 1.0)
+        if activation == "sigmoid" and spec.optimizer == "sgd":
+            return replace(spec, activation=activation, optimizer="momentum", rate=rate / 5)
+        return replace(spec, activation=activation, rate=rate)
+    return apply
+
+
 def mistake(name: str, **values: Any) -> Callable[[Spec], Spec]:
     return lambda s: replace(s, mistakes=(*s.mistakes, name), **values)
 
@@ -196,7 +209,7 @@ def biases_at(value: float, both: bool = False) -> Callable[[list[Array], list[A
 
 
 def exploding(spec: Spec) -> Spec:
-    return replace(spec, hidden=(24,) * 8, activation="relu")
+    return replace(activated("relu")(spec), hidden=(24,) * 8)
 
 
 FAULTS = {fault.name: fault for fault in (
@@ -259,7 +272,8 @@ FAULTS = {fault.name: fault for fault in (
     Fault("bias_gradient_of_outputs", "bias_gradient_wrong", "gradient", spec=mistake("BiasOfOutputs"),
           where="biases"),
     Fault("gradient_accumulated", "gradient_accumulated", "gradient", spec=mistake("Accumulated"), where="all"),
-    Fault("eight_sigmoid_layers", "gradient_vanishing", "depth", spec=changed(hidden=(24,) * 8, activation="sigmoid")),
+    Fault("eight_sigmoid_layers", "gradient_vanishing", "depth",
+          spec=lambda s: replace(activated("sigmoid")(s), hidden=(24,) * 8)),
     Fault("gain_3_in_nine_layers", "gradient_exploding", "depth", spec=exploding, weights=scaled_weights(3.0)),
     Fault("first_layer_frozen", "parameter_frozen", "gradient", spec=mistake("Frozen"), where="first"),
     Fault("weights_frozen", "parameter_frozen", "gradient", spec=mistake("FrozenWeights"), where="weights"),
@@ -271,13 +285,13 @@ FAULTS = {fault.name: fault for fault in (
     Fault("rate_x0.0001", "learning_rate_too_low", "dynamics", spec=times_rate(0.0001)),
     Fault("adam_rate_0.000001", "learning_rate_too_low", "dynamics", ("ours",),
           spec=changed(optimizer="adam", rate=1e-6)),
-    Fault("relu_biases_-10", "dead_relu", "init", spec=changed(activation="relu"), weights=biases_at(-10.0),
+    Fault("relu_biases_-10", "dead_relu", "init", spec=activated("relu"), weights=biases_at(-10.0),
           where="hidden"),
-    Fault("relu_biases_-30", "dead_relu", "init", spec=changed(activation="relu"), weights=biases_at(-30.0),
+    Fault("relu_biases_-30", "dead_relu", "init", spec=activated("relu"), weights=biases_at(-30.0),
           where="hidden"),
-    Fault("tanh_biases_8", "saturated_units", "init", spec=changed(activation="tanh"), weights=biases_at(8.0, True),
+    Fault("tanh_biases_8", "saturated_units", "init", spec=activated("tanh"), weights=biases_at(8.0, True),
           where="hidden"),
-    Fault("sigmoid_biases_15", "saturated_units", "init", spec=changed(activation="sigmoid"),
+    Fault("sigmoid_biases_15", "saturated_units", "init", spec=activated("sigmoid"),
           weights=biases_at(15.0, True), where="hidden"),
     Fault("batch_of_1", "batch_too_small", "dynamics", spec=changed(batch_size=1)),
     Fault("decay_1", "weight_decay_too_strong", "penalty", spec=changed(weight_decay=1.0)),
@@ -285,7 +299,7 @@ FAULTS = {fault.name: fault for fault in (
     Fault("dropout_0.98", "dropout_too_strong", "penalty", spec=changed(dropout=0.98)),
     Fault("dropout_0.9", "dropout_too_strong", "penalty", spec=changed(dropout=0.9)),
     Fault("identity_activations", "no_nonlinearity", "capacity", sets=("banana", "ring"),
-          spec=changed(activation="identity")),
+          spec=activated("identity")),
     Fault("one_unit", "capacity_too_small", "capacity", spec=lambda s: replace(s, hidden=(1,) * len(s.hidden)),
           sets=("banana", "vehicle", "ring", "digits")),
     Fault("wide_on_noisy_few", "overfit", "rows", data=noisy_few,

@@ -22,7 +22,7 @@ SETS = {
     "test": {"ring": "binary", "digits": "multi", "cancer": "regression"},
 }
 ARCHITECTURES = {
-    "development": {"shallow": ((32,), "relu")},
+    "development": {"shallow": ((32,), "relu"), "narrowing": ((32, 16), "relu")},
     "test": {"deep": ((24, 24, 24), "tanh"), "sigmoid": ((24, 24), "sigmoid")},
 }
 TASKS = SETS["development"] | SETS["test"]

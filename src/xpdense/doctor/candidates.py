@@ -371,7 +371,7 @@ def of_precision(setting: Setting) -> Candidate | None:
 
 # --- the updates ---------------------------------------------------------------------------------------------------
 
-FACTORS = (0.1, 0.01, 10.0, 100.0, 0.001, 1000.0)
+FACTORS = (0.1, 0.01, 10.0, 100.0, 0.001, 1000.0, 1e-4, 1e4)
 
 
 def rate(factor: float) -> Candidate:

@@ -25,7 +25,7 @@ from .outputs import doubled_link, ends, of_labels, of_output
 from .program import NetworkProgram, Subject
 from .rebuild import Inside, look_inside, targets
 from .recognise import recognise
-from .sideways import of_rows
+from .sideways import of_rows, overfits
 from .sound import Learnt, learn, nearest, standardised
 from .structure import as_network, of_structure
 from .task import Task, task_of
@@ -282,12 +282,14 @@ class _Examination:
         trials, setting = self.trials, self.setting
         x = standardised(setting.x, setting.usable)
         self.sound = self._sound(x)
-        goal = self.sound.skill - 0.03 - 0.4 * (1.0 - self.sound.skill)  # on a hard task sound trainings differ more
+        spread = (0.4 if self.task.classes else 0.3) * (1.0 - self.sound.skill)  # on a hard task sound ones differ more
+        goal = self.sound.skill - 0.03 - spread
         now = trials.of(setting) if self.proven else as_it_is
         convicted: list[Candidate] = []
         final = now
         incurable = any(one.cure is None for one in self.proven)
-        if now.worth < goal and not incurable and not self._only_slow(setting, now, goal):
+        ill = now.worth < goal and not self._only_slow(setting, now, goal) or overfits(trials, now, self.sound) is not None
+        if ill and not incurable:
             convicted, final = self._search(setting, now, goal)
         findings = self._measured(convicted, setting, final)
         if not incurable and not convicted:
@@ -323,7 +325,10 @@ class _Examination:
         chosen, best = self._together(setting, named, now, goal)
         if best.worth < goal:
             chosen, best = self._further(setting, chosen, best, goal)
-        if best.worth < now.worth + max(margin, 0.35 * (self.sound.skill - now.worth)) or any(
+        if best.worth < goal and len(chosen) < len(named):  # what does harm by itself may be right with another rate
+            both = self._other_updates(setting, named, trials.of(_cured(setting, named)), goal)
+            chosen, best = max((chosen, best), both, key=lambda pair: pair[1].worth)
+        if best.worth < now.worth + max(margin, min(0.2, 0.35 * (self.sound.skill - now.worth))) or any(
                 b <= a for a, b in zip(now.by_fold, best.by_fold, strict=True)):
             return [], now
         # Each is left in, the last that was found first: what does no harm is acquitted.
@@ -368,6 +373,8 @@ class _Examination:
             outcome = trials.of(_cured(setting, option))
             if outcome.worth < best.worth + max(margin, 0.3 * (self.sound.skill - best.worth)):
                 break
+            if option[-1].finding.cause == "learning_rate_too_high" and outcome.fit < best.fit + 0.5 * margin:
+                break  # it learns less, and so fits the rows less closely: no fault of the steps
             chosen, best = option, outcome
             if best.worth >= goal:
                 break
@@ -431,10 +438,12 @@ class _Examination:
         if found is None or found.cure is None:
             return []
         rarest = int(np.min(np.unique(self.task.truth, return_counts=True)[1]))
-        even = self.trials.of(found.cure(setting))
-        if even.skill < now.skill + 0.05 + 0.6 / math.sqrt(rarest):
+        several = [Trials(self.task, seed, self.trials.most, self.trials.folds.max() + 1) for seed in (101, 102)]
+        uneven, even = (float(np.mean([first.skill, *(trials.of(one).skill for trials in several)])) for first, one in (
+            (now, setting), (self.trials.of(found.cure(setting)), found.cure(setting))))
+        if even < uneven + 0.05 + 0.25 / math.sqrt(rarest):
             return []
-        return [replace(found.finding, before=now.skill, after=even.skill)]
+        return [replace(found.finding, before=uneven, after=even)]
 
     def _unknown(self, now: Outcome) -> Finding:
         what = f"it raised {now.error}" if now.error else "its loss became NaN or infinite" if not now.finite else \
@@ -446,7 +455,7 @@ class _Examination:
     def _diagnosis(self, as_it_is: Outcome | None, sound: Learnt | None, final: Outcome | None,
                    findings: Sequence[Finding]) -> Diagnosis:
         proven = [one.finding for one in self.proven]
-        ordered = [*proven, *findings]
+        ordered = _merged([*proven, *findings])
         losses = {}
         if as_it_is is not None:
             losses["as it is"] = as_it_is.losses
@@ -456,6 +465,22 @@ class _Examination:
         return Diagnosis(tuple(ordered), tuple(self.notes), as_it_is.skill if as_it_is else None,
                          sound.skill if sound else None, final.skill if final and ordered else None, losses, layers,
                          self.report)
+
+
+def _merged(findings: Sequence[Finding]) -> list[Finding]:
+    """One finding of a cause, though it may lie at several places."""
+    by_cause: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_cause.setdefault(finding.cause, []).append(finding)
+    merged = []
+    for several in by_cause.values():
+        first = several[0]
+        if len(several) > 1:
+            evidence = " ".join(f"At {f.where}: {f.evidence}" for f in several)
+            first = replace(first, where=", ".join(dict.fromkeys(", ".join(f.where for f in several).split(", "))),
+                            evidence=evidence)
+        merged.append(first)
+    return merged
 
 
 def _one(candidate: Candidate | None) -> list[Candidate]:

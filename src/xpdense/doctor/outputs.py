@@ -127,7 +127,8 @@ def of_output(setting: Setting, task: Task, found: Ends, anatomy: Anatomy, insid
 def _broadcast(setting: Setting, found: Ends, x: np.ndarray, y: np.ndarray) -> Candidate | None:
     """A loss that does not care which target belongs to which row, since it compares all with all."""
     subject = setting.subject.copy()
-    if "loss" not in subject.can or len(np.unique(y)) < 2 or found.usual[0].shape[1] != 1:
+    coarse = any(value.dtype.itemsize < 4 for value in found.params[0].values())
+    if "loss" not in subject.can or len(np.unique(y)) < 2 or found.usual[0].shape[1] != 1 or coarse:
         return None
     rng = np.random.default_rng(37)
     target = _of_their_size(y, found.usual)
@@ -177,12 +178,15 @@ def _mismatch(setting: Setting, task: Task, found: Ends, inside: Inside | str, x
     low, high = found.low, found.high
     if not task.classes:
         target = np.asarray(setting.y, np.float64).reshape(len(setting.y), -1)
-        room = 1e-6 + 0.02 * min(high - low, float(np.ptp(target)))
-        outside = float(np.mean((target < low - room) | (target > high + room)))
-        bounded = high - low < 2.5 or low >= -1e-9 or high <= 1e-9
-        if bounded and outside > 0.02:
-            return (f"Predictions lie from {low:.3g} to {min(high, 1e300):.3g} whatever the parameters are, and "
-                    f"{outside:.0%} of the targets do not.", "Leave the last layer without an activation.")
+        every = np.concatenate([p.ravel() for p in found.large])
+        near, room = 1e-6 * (high - low), 1e-6 + 0.02 * min(high - low, float(np.ptp(target)))
+        # An end is one where predictions heap up.
+        least = low if np.mean(every <= low + near) > 0.05 and high > low else -math.inf
+        most = high if np.mean(every >= high - near) > 0.05 and high > low else math.inf
+        outside = float(np.mean((target < least - room) | (target > most + room)))
+        if outside > 0.02:
+            return (f"Predictions lie from {least:.3g} to {most:.3g} whatever the parameters are, and {outside:.0%} of the "
+                    "targets do not.", "Leave the last layer without an activation.")
         return None
     if isinstance(inside, Inside):
         if inside.form == "cross-entropy" and inside.link == "sigmoid" and task.outputs > 1:

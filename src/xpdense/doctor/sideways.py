@@ -25,8 +25,8 @@ def of_rows(trials: Trials, setting: Setting, task: Task, x: np.ndarray, final: 
     """
     usable = np.ones(len(x), bool) if setting.usable is None else setting.usable
     conflicts = _conflicts(trials, task, x, usable)
-    overfit = _overfit(trials, final, sound)
     few = _too_few(trials, task, x, usable, sound)
+    overfit = overfits(trials, final, sound, few is not None)
     if few is None and conflicts is None:
         shuffled = _shuffled(trials, task, x, usable, sound)
         if shuffled is not None:
@@ -159,14 +159,17 @@ def _too_few(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, soun
         "then a smaller network, weight decay and cross-validation.", 0.8)
 
 
-def _overfit(trials: Trials, final: Outcome, sound: Learnt) -> Finding | None:
-    """A training whose best was before its end."""
+def overfits(trials: Trials, final: Outcome, sound: Learnt, few: bool = False) -> Finding | None:
+    """A training that fits its own rows at the cost of others: its best was before its end, or a sound one is better.
+
+    Of few rows it is told by the distance between both alone.
+    """
     margin = trials.margin()
     if final.fit - final.skill < 0.1 + margin or not final.course:
         return None
     best = int(np.argmax(final.course))
     reached = max(final.course[best], sound.skill)
-    if reached < final.skill + max(margin, 0.4 * reached) and final.fit - final.skill < 0.5:
+    if reached < final.skill + max(margin, 0.5 * reached) and not (few and final.fit - final.skill > 0.5):
         return None
     share = best / max(1, len(final.course) - 1)
     early = final.course[best] >= final.skill + 0.5 * margin and best > 0

@@ -15,7 +15,7 @@ from .anatomy import Anatomy
 from .candidates import Candidate, in_network, with_layers
 from .findings import Finding
 from .program import NetworkProgram, Subject
-from .rebuild import Inside, targets
+from .rebuild import Inside, draw, targets
 from .trial import Setting
 
 _LOSSES: dict[tuple[str, str], type[Loss]] = {
@@ -47,10 +47,15 @@ def as_network(setting: Setting, inside: Inside) -> Setting | None:
     program = NetworkProgram(network, chosen(), SGD(1.0))
     wide = np.asarray(setting.x, np.float64)
     subject, last = setting.start(), inside.chain[-1]
+    drawn = draw(np.random.default_rng(41), inside.chain, start, wide[rows])
+    subject.write(drawn)
+    for k, one in enumerate(inside.chain):
+        program.network.arena.write(f"{k}.weight", np.ascontiguousarray(one.matrix(drawn)))
+        program.network.arena.write(f"{k}.bias", one.vector(drawn))
     ours = np.asarray(program.gradients(wide[rows], target[rows])[f"{len(units) - 1}.weight"])
     with np.errstate(all="ignore"):
         subject.step(setting.x[rows], setting.y[rows])
-    moved = last.matrix(start) - last.matrix(subject.params())
+    moved = last.matrix(drawn) - last.matrix(subject.params())
     size = float(np.sum(ours * ours))
     rate = float(np.sum(moved * ours)) / size if size else 0.0
     if not np.isfinite(rate) or rate <= 0.0:

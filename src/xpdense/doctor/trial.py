@@ -149,8 +149,11 @@ class Trials:
         seen, glance = rows[:: max(1, len(rows) // 1000)], held[:500]
         subject, losses, course = setting.start(), list[float](), list[float]()
         rng = np.random.default_rng([self.seed, 11, fold])
-        per_epoch = -(-len(rows) // setting.batch_size)
-        steps = max(1, min(most, setting.epochs * per_epoch))
+        # As many steps as with all rows: of large batches by smaller ones, of small by more epochs.
+        whole = -(-int(usable.sum()) // setting.batch_size)
+        size = setting.batch_size if whole > 10 else -(-len(rows) // whole)
+        per_epoch = -(-len(rows) // size)
+        steps = max(1, min(most, setting.epochs * whole))
         if not setting.shuffle:
             steps = max(1, min(-(-steps // per_epoch), setting.epochs)) * per_epoch  # whole epochs
         looks = {round(f * steps) for f in np.linspace(0, 1, LOOKS)[:-1]}
@@ -158,7 +161,7 @@ class Trials:
         finite, error = True, ""
         with np.errstate(all="ignore"):
             try:
-                for step, batch in enumerate(_batches(setting, self.task, rows, steps, rng)):
+                for step, batch in enumerate(_batches(setting, self.task, rows, size, steps, rng)):
                     if step in looks:
                         losses.append(subject.loss(setting.x[probe], setting.y[probe]) if "loss" in subject.can
                                       else math.nan)
@@ -191,9 +194,9 @@ def _finite(subject: Subject) -> bool:
     return all(bool(np.all(np.isfinite(value))) for value in subject.params().values())
 
 
-def _batches(setting: Setting, task: Task, rows: np.ndarray, steps: int,
+def _batches(setting: Setting, task: Task, rows: np.ndarray, size: int, steps: int,
              rng: np.random.Generator) -> Iterator[np.ndarray]:
-    size, made = min(setting.batch_size, len(rows)), 0
+    made = 0
     while made < steps:
         order = rows
         if setting.balance and task.classes:
