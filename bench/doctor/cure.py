@@ -138,39 +138,8 @@ def _dtype(built: Built, dtype: str) -> None:
             values[name] = value.astype(dtype)
 
 
-def _clip(built: Built, norm: float) -> None:
-    if built.optimizer is not None:
-        built.optimizer.clip_norm = norm
-        return
-    cls = type(built.program)
-
-    class Clipping(cls):  # type: ignore[misc,valid-type]
-        def gradients(self, X: Any, y: Any) -> dict[str, Any]:
-            grads = super().gradients(X, y)
-            total = np.sqrt(sum(float(np.sum(g * g)) for g in grads.values()))
-            return {name: g * min(1.0, norm / (total + 1e-12)) for name, g in grads.items()}
-
-    built.program.__class__ = Clipping
-
-
-def _adapt(built: Built, _: Any) -> None:
-    """Adam with a rate of 0.01."""
-    if built.optimizer is not None:
-        built.optimizer = xd.Adam(0.01, weight_decay=built.optimizer.weight_decay)
-        return
-    cls = type(built.program)
-
-    class Adapting(cls):  # type: ignore[misc,valid-type]
-        def step(self, X: Any, y: Any) -> None:
-            count = self.__dict__["count"] = self.__dict__.get("count", 0) + 1
-            means = self.__dict__.setdefault("means", {})
-            for name, g in self.gradients(X, y).items():
-                m, v = means.get(name, (0.0, 0.0))
-                m, v = means[name] = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-                move = 0.01 * (m / (1 - 0.9**count)) / (np.sqrt(v / (1 - 0.999**count)) + 1e-8)
-                self.params[name] -= move.astype(self.dtype)
-
-    built.program.__class__ = Adapting
+def _hold(built: Built, _: Any) -> None:
+    built.optimizer.learning_rate = xd.Constant(built.optimizer.learning_rate(0, 1000))
 
 
 def _set(name: str) -> Any:
@@ -181,5 +150,5 @@ CHANGES = {
     "learning_rate_factor": _rate, "standardise": _standardise, "redraw": _redraw, "zero": _zero,
     "batch_size": _set("batch_size"), "epochs": _set("epochs"), "shuffle": _set("shuffle"), "balance": _balance,
     "drop_rows": _drop_rows, "drop_columns": _drop_columns, "weight_decay": _decay, "dropout": _dropout,
-    "dtype": _dtype, "clip_norm": _clip, "adapt": _adapt,
+    "dtype": _dtype, "hold_rate": _hold,
 }

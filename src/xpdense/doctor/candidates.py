@@ -64,7 +64,8 @@ def not_finite(setting: Setting) -> Candidate | None:
         def cure(s: Setting) -> Setting:
             return replace(s, x=np.where(np.isin(np.arange(s.x.shape[1]), columns), 0.0, s.x).astype(s.x.dtype))
     else:
-        change, fix = {"drop_rows": rows.tolist()}, "Leave the rows out, or fill what is missing by the column's median."
+        change = {"drop_rows": rows.tolist()}
+        fix = "Leave the rows out, or fill what is missing by the column's median."
 
         def cure(s: Setting) -> Setting:
             usable = np.ones(len(s.x), bool) if s.usable is None else s.usable.copy()
@@ -77,7 +78,7 @@ def not_finite(setting: Setting) -> Candidate | None:
 
 
 def _known(setting: Setting) -> np.ndarray:
-    return np.asarray(setting.x if setting.usable is None else setting.x[setting.usable], np.float64)
+    return np.asarray(setting.x[setting.mask()], np.float64)
 
 
 def _constant(setting: Setting) -> Candidate | None:
@@ -185,9 +186,8 @@ def of_weights(setting: Setting, anatomy: Anatomy) -> list[Candidate]:
     scales = {link.weight: float(np.sqrt(np.mean(link.matrix(params) ** 2) * link.inputs)) for link in anatomy.chain}
     hidden = anatomy.chain[:-1]
     most = 4.0 if len(hidden) < 5 else 8.0  # in a deep network less is too much already, but of all layers together
-    same = [link.weight for link in hidden if link.units > 1
-            and np.all(np.abs(np.diff(link.matrix(params), axis=1)) <= 1e-9 * (1e-30 + np.abs(link.matrix(params)).max()))
-            and np.ptp(link.vector(params)) == 0]
+    same = [link.weight for link in hidden if link.units > 1 and np.ptp(link.vector(params)) == 0 and np.all(
+        np.ptp(link.matrix(params), axis=1) <= 1e-9 * np.abs(link.matrix(params)).max())]
     large = [w for w, s in scales.items() if s > most and w not in same]
     small = [w for w, s in scales.items() if 0.0 < s < 0.15 and w not in same]
     shifted = [link.weight for link in hidden if link.weight not in [*large, *small, *same]
@@ -215,11 +215,10 @@ def of_weights(setting: Setting, anatomy: Anatomy) -> list[Candidate]:
                 _redraw(anatomy, names)))
     if same:
         found.append(Candidate(
-            Finding("init_symmetric", ", ".join(same), "All units of the layer have the same weights: they get the same "
-                    "gradients, and stay one unit.", fix="Draw the weights at random.", confidence=0.97,
+            Finding("init_symmetric", ", ".join(same), "All units of the layer have the same weights: they get the "
+                    "same gradients, and stay one unit.", fix="Draw the weights at random.", confidence=0.97,
                     change={"redraw": same}), _redraw(anatomy, same)))
-    units = anatomy.stuck(setting.subject, setting.x if setting.usable is None else setting.x[setting.usable], setting.y
-                          if setting.usable is None else setting.y[setting.usable])
+    units = anatomy.stuck(setting.subject, setting.x[setting.mask()], setting.y[setting.mask()])
     offsets = [link for link in hidden if link.bias is not None and np.abs(link.vector(params)).mean() > 1.5]
     if offsets:
         names = [link.bias for link in offsets if link.bias is not None]
@@ -293,8 +292,9 @@ def _of_network(program: NetworkProgram, least: float) -> list[Candidate]:
             return in_network(s, network=network)
         rates = ", ".join(f"{layer.rate:g}" for _, layer in layers)
         found.append(Candidate(
-            Finding("dropout_too_strong", ", ".join(name for name, _ in layers), f"It takes away {rates} of the units in "
-                    "each step.", fix="Take a rate of 0.2, or none.", confidence=0.9, change={"dropout": 0.0}), without))
+            Finding("dropout_too_strong", ", ".join(name for name, _ in layers), f"It takes away {rates} of the "
+                    "units in each step.", fix="Take a rate of 0.2, or none.", confidence=0.9,
+                    change={"dropout": 0.0}), without))
     decay = rule.weight_decay + rule.penalty
     if decay > 1e-4:
         def undecayed(s: Setting) -> Setting:
@@ -348,12 +348,12 @@ def in_network(setting: Setting, **changed: Any) -> Setting:
 
 # --- precision -----------------------------------------------------------------------------------------------------
 
-def of_precision(setting: Setting) -> Candidate | None:
+def of_precision(setting: Setting) -> list[Candidate]:
     """Parameters of 16 bits."""
     params = setting.subject.params()
     half = [name for name, value in params.items() if value.dtype.itemsize < 4]
     if not half or setting.subject.network is not None:
-        return None
+        return []
 
     def cure(s: Setting) -> Setting:
         subject = s.subject.copy()
@@ -364,9 +364,9 @@ def of_precision(setting: Setting) -> Candidate | None:
                 setattr(subject.program, name, type(value)("float64") if not isinstance(value, type) else np.float64)
         x = s.x.astype(np.float64) if s.x.dtype.itemsize < 4 else s.x
         return replace(s, subject=subject, x=x)
-    return Candidate(Finding("precision_underflow", ", ".join(half), "It is computed in 16 bits: numbers below 6e-8 are "
-                             "zero, above 65504 infinite.", fix="Compute in float32 or float64.", confidence=0.9,
-                             change={"dtype": "float64"}), cure)
+    return [Candidate(Finding("precision_underflow", ", ".join(half), "It is computed in 16 bits: numbers below 6e-8 "
+                              "are zero, above 65504 infinite.", fix="Compute in float32 or float64.", confidence=0.9,
+                              change={"dtype": "float64"}), cure)]
 
 
 # --- the updates ---------------------------------------------------------------------------------------------------
@@ -404,14 +404,14 @@ class _Times(Schedule):
         return self.factor * self.schedule(step, total)
 
 
-def held_rate(setting: Setting, start: Subject, trained: Subject) -> Candidate | None:
+def held_rate(setting: Setting, start: Subject, trained: Subject) -> list[Candidate]:
     """Steps that become ever smaller than the gradient: a schedule that comes to rest too soon."""
     program = setting.subject.program
     if isinstance(program, NetworkProgram):
         schedule = program.optimizer.learning_rate
         first, later = float(schedule(0, program.total)), float(schedule(program.total // 5, program.total))
         if not later < 0.05 * first:
-            return None
+            return []
 
         def cure(s: Setting) -> Setting:
             rule = s.subject.copy().program.optimizer
@@ -428,7 +428,7 @@ def held_rate(setting: Setting, start: Subject, trained: Subject) -> Candidate |
             subject.step(setting.x[rows], setting.y[rows])
             sizes.append(_norm(subject.params(), before) / max(_norm(gradient), 1e-300))
         if not sizes[1] < 0.05 * sizes[0] or not np.isfinite(sizes).all():
-            return None
+            return []
         ratio, wanted = sizes[1] / sizes[0], sizes[0]
 
         def cure(s: Setting) -> Setting:
@@ -439,10 +439,11 @@ def held_rate(setting: Setting, start: Subject, trained: Subject) -> Candidate |
                 gradient = lasting.gradients(s.x[batch], s.y[batch])
                 return {n: before[n] - (wanted * gradient[n]).astype(before[n].dtype) for n in before}
             return replace(s, updates=(*s.updates, update))
-    return Candidate(
+    return [Candidate(
         Finding("plateau", "learning rate", f"The loss comes to rest because the steps do: they fall to {ratio:.2g} of "
                 "their size, next to the gradient.", fix="Hold the learning rate for longer, or let it fall to no less "
-                "than a tenth by the end.", confidence=0.85, change={"hold_rate": True}), cure)
+                "than a tenth by the end.", confidence=0.85,
+                change={"hold_rate": True} if isinstance(program, NetworkProgram) else {}), cure)]
 
 
 def _norm(values: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray] | None = None) -> float:

@@ -30,8 +30,8 @@ class Finding:
         The same for a machine, where it is not in the source: {"learning_rate_factor": 0.1}, {"standardise": "X"},
         {"standardise": "y"}, {"redraw": [names]}, {"zero": [names]}, {"batch_size": 32}, {"shuffle": True},
         {"balance": True}, {"drop_rows": [numbers]}, {"drop_columns": [numbers]}, {"weight_decay": 0.0},
-        {"dropout": 0.0}, {"dtype": "float64"}, {"clip_norm": 1.0}, {"adapt": True} (as Adam does),
-        {"activation": "relu"}, {"hidden": [widths]}, {"epochs": 10}.
+        {"dropout": 0.0}, {"dtype": "float64"}, {"hold_rate": True}, {"activation": "relu"}, {"hidden": [widths]},
+        {"epochs": 10}.
 
     >>> print(Finding("gradient_sign", "W1", "It is -1 times the measured one.", fix="Flip it.", confidence=0.99))
     gradient_sign at W1 (sure to 99 %): It is -1 times the measured one. Flip it.

@@ -1,4 +1,4 @@
-"""The end of a program: what its predictions can be, whatever its parameters are, and whether its loss belongs to them."""
+"""The end of a program: what it can predict, whatever its parameters are, and whether its loss belongs to that."""
 
 from __future__ import annotations
 
@@ -80,23 +80,23 @@ def of_output(setting: Setting, task: Task, found: Ends, anatomy: Anatomy, insid
     inside : Inside or str
     """
     where = anatomy.chain[-1].names if anatomy.chain else "output"
-    predicted, k = found.usual[0], found.usual[0].shape[1]
+    k = found.usual[0].shape[1]
 
     def proof(cause: str, evidence: str, fix: str, cure: Callable[[Setting], Setting] | None = None) -> Candidate:
         return Candidate(Finding(cause, where, evidence, fix=fix, confidence=0.97), cure, True)
 
     if isinstance(inside, Inside) and " of " in inside.link:
         name = inside.link.partition(" ")[0]
-        return [proof("double_softmax", f"The loss is that of a {inside.link}: it takes for logits what has been through "
-                      f"a {name} already.", f"Apply one {name}: give the loss logits, or probabilities to one that takes "
-                      "these.")]
+        return [proof("double_softmax", f"The loss is that of a {inside.link}: it takes for logits what has been "
+                      f"through a {name} already.", f"Apply one {name}: give the loss logits, or probabilities to "
+                      "one that takes these.")]
     broadcast = _broadcast(setting, found, x, y)
     if broadcast is not None:
         return [broadcast]
     if k == 1:
         if found.low >= 0.5 - 1e-6 and found.high <= math.e / (1.0 + math.e) + 1e-6 and task.classes:
-            return [proof("double_softmax", f"The probability lies from {found.low:.4g} to {found.high:.4g}, however large "
-                          "the logits: that of a sigmoid of a sigmoid.",
+            return [proof("double_softmax", f"The probability lies from {found.low:.4g} to {found.high:.4g}, however "
+                          "large the logits: that of a sigmoid of a sigmoid.",
                           "Apply one sigmoid: give the loss the logit, or the probability to one that takes it.")]
         if all(np.all(np.abs(p - 1.0) < 1e-9) for p in [*found.usual, *found.large]):
             return [proof("softmax_on_one_unit", "Its prediction is 1 for every row and whatever the parameters are: a "
@@ -105,21 +105,21 @@ def of_output(setting: Setting, task: Task, found: Ends, anatomy: Anatomy, insid
         rows = all(np.allclose(p.sum(axis=1), 1.0, atol=1e-3) for p in found.usual)
         columns = all(np.allclose(p.sum(axis=0), 1.0, atol=1e-3) for p in found.usual)
         if columns and not rows:
-            return [proof("softmax_wrong_axis", "Predictions add up to 1 down each column, over the rows of a batch, and "
-                          "not along each row.", "Take the softmax along the axis of the classes: axis=1, its maximum and "
-                          "its sum with keepdims=True.")]
+            return [proof("softmax_wrong_axis", "Predictions add up to 1 down each column, over the rows of a batch, "
+                          "and not along each row.", "Take the softmax along the axis of the classes: axis=1, its "
+                          "maximum and its sum with keepdims=True.")]
         ceiling = math.e / (math.e + k - 1)
         highest = max(float(p.max()) for p in [*found.usual, *found.large])
         if rows and highest <= ceiling + 1e-3 and found.low > 0.5 / (math.e + k - 1):
-            return [proof("double_softmax", f"No probability exceeds {highest:.4g}, however large the logits: that of a "
-                          f"softmax of a softmax of {k} classes, {ceiling:.4g}.",
+            return [proof("double_softmax", f"No probability exceeds {highest:.4g}, however large the logits: that "
+                          f"of a softmax of a softmax of {k} classes, {ceiling:.4g}.",
                           "Apply one softmax: give the loss logits, or probabilities to one that takes these.")]
     every = np.concatenate([p.ravel() for p in found.large])
     if task.classes and 0.001 < found.low < found.high < 0.999 and np.mean(
             (np.abs(every - found.low) < 1e-6) | (np.abs(every - found.high) < 1e-6)) > 0.3:
-        return [proof("probability_clipped", f"Probabilities are cut off at {found.low:.4g} and {found.high:.4g}: beyond, "
-                      "nothing is learnt.", "Take the loss of the logits (logaddexp, log-sum-exp); then nothing needs a "
-                      "clip.")]
+        return [proof("probability_clipped", f"Probabilities are cut off at {found.low:.4g} and {found.high:.4g}: "
+                      "beyond, nothing is learnt.", "Take the loss of the logits (logaddexp, log-sum-exp); then "
+                      "nothing needs a clip.")]
     mismatch = _mismatch(setting, task, found, inside, x, y)
     return [proof("activation_loss_mismatch", *mismatch)] if mismatch else []
 
@@ -151,15 +151,15 @@ def _broadcast(setting: Setting, found: Ends, x: np.ndarray, y: np.ndarray) -> C
         return None
     if not any(reshaped):
         return Candidate(
-            Finding("target_shape_broadcast", "loss", f"The loss stays {here:.6g} when targets change places: it compares "
-                    "every row with every target.", fix="Give predictions and targets one shape before they are "
-                    "subtracted: (n,) and (n, 1) make (n, n).", confidence=0.98), None, True)
+            Finding("target_shape_broadcast", "loss", f"The loss stays {here:.6g} when targets change places: it "
+                    "compares every row with every target.", fix="Give predictions and targets one shape before they "
+                    "are subtracted: (n,) and (n, 1) make (n, n).", confidence=0.98), None, True)
     shape, wanted = tuple(setting.y.shape), tuple(setting.y.reshape(len(setting.y), -1)[:, 0].shape)
     if y.ndim == 1:
         wanted = (*shape, 1)
     return Candidate(
-        Finding("target_shape_broadcast", "y", f"The loss stays {here:.6g} when targets change places: y of shape {shape} "
-                f"is broadcast against predictions of another shape, all rows against all.",
+        Finding("target_shape_broadcast", "y", f"The loss stays {here:.6g} when targets change places: y of shape "
+                f"{shape} is broadcast against predictions of another shape, all rows against all.",
                 fix=f"Give y as {wanted}, the shape of the predictions.", confidence=0.98),
         lambda s: replace(s, y=s.y.reshape(wanted)), True)
 
@@ -185,8 +185,8 @@ def _mismatch(setting: Setting, task: Task, found: Ends, inside: Inside | str, x
         most = high if np.mean(every >= high - near) > 0.05 and high > low else math.inf
         outside = float(np.mean((target < least - room) | (target > most + room)))
         if outside > 0.02:
-            return (f"Predictions lie from {least:.3g} to {most:.3g} whatever the parameters are, and {outside:.0%} of the "
-                    "targets do not.", "Leave the last layer without an activation.")
+            return (f"Predictions lie from {least:.3g} to {most:.3g} whatever the parameters are, and {outside:.0%} "
+                    "of the targets do not.", "Leave the last layer without an activation.")
         return None
     if isinstance(inside, Inside):
         if inside.form == "cross-entropy" and inside.link == "sigmoid" and task.outputs > 1:
@@ -244,8 +244,8 @@ def of_labels(setting: Setting, task: Task, probabilities: bool) -> list[Candida
         if not probabilities:
             return []
         if len(kinds) > 2:
-            return [Candidate(Finding("labels_mis_encoded", "y", f"It holds {len(kinds)} class numbers, and the one output "
-                                      "is a probability.", fix="Take an output for each class, with a softmax.",
+            return [Candidate(Finding("labels_mis_encoded", "y", f"It holds {len(kinds)} class numbers, and the one "
+                                      "output is a probability.", fix="Take an output for each class, with a softmax.",
                                       confidence=0.95), None, True)]
         if kinds.min() < 0 or kinds.max() > 1:
             coded = ", ".join(f"{v:g}" for v in kinds)
@@ -255,12 +255,13 @@ def of_labels(setting: Setting, task: Task, probabilities: bool) -> list[Candida
         return []
     if flat.shape[1] == 1:
         if kinds.min() < 0 or kinds.max() >= k:
-            return found("labels_out_of_range", f"Class numbers go from {kinds.min():g} to {kinds.max():g}, and the {k} "
-                         f"outputs stand for 0 to {k - 1}.", f"Number the classes from 0 to {k - 1}.", numbers)
+            return found("labels_out_of_range", f"Class numbers go from {kinds.min():g} to {kinds.max():g}, and the "
+                         f"{k} outputs stand for 0 to {k - 1}.", f"Number the classes from 0 to {k - 1}.", numbers)
         eye = np.eye(k)
         return [Candidate(
-            Finding("labels_mis_encoded", "y", f"It has the shape {tuple(y.shape)} and holds class numbers, against {k} "
-                    "outputs.", fix=f"Give a row of {k} numbers for each, 1 at its class and 0 elsewhere (one-hot).",
+            Finding("labels_mis_encoded", "y", f"It has the shape {tuple(y.shape)} and holds class numbers, against "
+                    f"{k} outputs.",
+                    fix=f"Give a row of {k} numbers for each, 1 at its class and 0 elsewhere (one-hot).",
                     confidence=0.9), lambda s: replace(s, y=eye[np.asarray(s.y).reshape(-1).astype(int)]))]
     sums = flat.sum(axis=1)
     if flat.shape[1] == k and len(kinds) == 2 and k > 2 and np.all(np.sum(flat == kinds[1], axis=1) == k - 1):
@@ -283,12 +284,12 @@ def doubled_link(setting: Setting) -> Candidate | None:
 
     def cure(s: Setting) -> Setting:
         def plain(layer: Layer) -> Layer:
-            return Dense(layer.units, bias=layer.bias) if layer is final else layer  # type: ignore[attr-defined]
+            return Dense(layer.units, bias=layer.bias) if layer is final else layer
         final = s.subject.program.network.layers[-1]
         return in_network(s, network=with_layers(s.subject.program.network, plain))
     name = last if isinstance(last, str) else last.get("name", "another")
     where = f"{len(program.network.layers) - 1}.weight, {len(program.network.layers) - 1}.bias"
     return Candidate(
-        Finding("activation_loss_mismatch", where, f"The last layer has the activation {name}, and {program.chosen.name} "
-                "applies its own to the logits.", fix="Leave the last layer without an activation.", confidence=0.97),
-        cure, True)
+        Finding("activation_loss_mismatch", where, f"The last layer has the activation {name}, and "
+                f"{program.chosen.name} applies its own to the logits.", fix="Leave the last layer without an activation.",
+                confidence=0.97), cure, True)

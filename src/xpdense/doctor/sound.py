@@ -120,3 +120,10 @@ def nearest(trials: Trials, x: np.ndarray, usable: np.ndarray | None = None, mos
         votes = np.stack([(task.truth[near] == c).mean(axis=1) for c in range(task.classes)], axis=1)
         skills.append(task.skill(votes, held))
     return float(np.mean(skills))
+
+
+def best_learnt(trials: Trials, x: np.ndarray, usable: np.ndarray | None) -> Learnt:
+    """The best of a linear model, a network and the nearest neighbours."""
+    found = [learn(trials, x, hidden, usable=usable) for hidden in ((), (64,))]
+    best = max(found, key=lambda one: one.skill)
+    return max(best, Learnt(nearest(trials, x, usable), best.fit), key=lambda one: one.skill)

@@ -75,21 +75,23 @@ def of_structure(setting: Setting, anatomy: Anatomy) -> list[Candidate]:
     if names and set(names) == {"identity"}:
         found.append(Candidate(
             Finding("no_nonlinearity", weights, "No hidden layer has an activation: the network is a linear model.",
-                    fix="Give hidden layers an activation such as relu.", confidence=0.95, change={"activation": "relu"}),
+                    fix="Give hidden layers an activation such as relu.", confidence=0.95,
+                    change={"activation": "relu"}),
             _each(lambda layer: Dense(layer.units, "relu"))))
     narrow = [link for link in anatomy.chain[:-1] if link.units <= 4]
     if narrow:
         units = ", ".join(str(link.units) for link in narrow)
         found.append(Candidate(
             Finding("capacity_too_small", ", ".join(link.weight for link in narrow), f"The layer has {units} "
-                    f"unit{'' if units == '1' else 's'}.", fix="Take 32 units.", confidence=0.9, change={"hidden": 32}),
+                    f"unit{'' if units == '1' else 's'}.", fix="Take 32 units.", confidence=0.9,
+                    change={"hidden": [max(32, link.units) for link in anatomy.chain[:-1]]}),
             _each(lambda layer: Dense(max(32, layer.units), layer._activation))))
     if len(hidden) > 2 and any(name in _BOUNDED for name in names):
         shares = gradient_shares(setting, anatomy)
         if shares and shares[0] < 0.05 * shares[-1]:
             found.append(Candidate(
-                Finding("gradient_vanishing", anatomy.chain[0].weight, f"Through {len(hidden)} layers of {names[0]} the "
-                        f"gradient shrinks to {shares[0] / shares[-1]:.2g} of what it is at the last, per weight.",
+                Finding("gradient_vanishing", anatomy.chain[0].weight, f"Through {len(hidden)} layers of {names[0]} "
+                        f"the gradient shrinks to {shares[0] / shares[-1]:.2g} of what it is at the last, per weight.",
                         fix="Take relu with weights of sqrt(2 / inputs), or normalise between layers.", confidence=0.9,
                         change={"activation": "relu"}),
                 _each(lambda layer: Dense(layer.units, "relu"), keep=False)))

@@ -39,7 +39,7 @@ class Task:
             total = np.sum((truth - truth.mean(axis=0)) ** 2, axis=0)
             with np.errstate(all="ignore"):
                 r2 = 1.0 - rest / total
-            return float(max(-1.0, np.mean(np.where(total > 0, r2, 0.0))))
+            return max(-1.0, float(np.mean(np.where(total > 0, r2, 0.0))))
         chosen = self.decide(predicted)
         present = np.unique(truth)
         if len(present) < 2:
@@ -74,7 +74,7 @@ def task_of(y: np.ndarray, outputs: int, probabilities: bool) -> Task:
     """
     flat = np.asarray(y).reshape(len(y), -1)
     values = flat[:, 0]
-    kinds = np.unique(values)
+    kinds: np.ndarray = np.unique(values)
     if flat.shape[1] == 1:
         whole = bool(np.all(kinds == np.floor(kinds)))
         few = len(kinds) <= max(outputs, 2)
@@ -89,7 +89,7 @@ def task_of(y: np.ndarray, outputs: int, probabilities: bool) -> Task:
         return Task(0, np.repeat(flat.astype(np.float64), outputs, axis=1) if outputs > 1 else
                     flat.astype(np.float64), outputs)
     if len(np.unique(flat)) == 2 and flat.shape[1] == outputs:
-        low, high = np.unique(flat)
+        high = flat.max()
         highs = np.sum(flat == high, axis=1)
         if np.all(highs == 1):
             return Task(outputs, np.argmax(flat, axis=1), outputs)

@@ -1,4 +1,4 @@
-"""One experiment: a copy of a program, trained as a setting says, and the skill that it reaches on rows it did not see."""
+"""One experiment: a copy of a program, trained as a setting says, and the skill it reaches on rows it did not see."""
 
 from __future__ import annotations
 
@@ -54,6 +54,10 @@ class Setting:
     scale: np.ndarray | None = None
     updates: tuple[Update, ...] = ()
     gradients: Callable[[Params, np.ndarray, np.ndarray], Params] | None = None
+
+    def mask(self) -> np.ndarray:
+        """The rows that may be trained on, bool (n,)."""
+        return np.ones(len(self.x), bool) if self.usable is None else self.usable
 
     def start(self) -> Subject:
         """A copy of the program with what is changed in it."""
@@ -134,16 +138,17 @@ class Trials:
         return 0.05 + 1.2 * math.sqrt(0.25 / max(held, 1))
 
     def of(self, setting: Setting, folds: int | None = None, most: int | None = None) -> Outcome:
-        """What the setting leads to, by the first folds or all; an error of the program ends a training, and is told."""
+        """What the setting leads to, by the first folds or all; an error of the program ends a training and is told."""
         found = [self._fold(setting, k, most or self.most) for k in range(folds or self.folds.max() + 1)]
         self.made += len(found)
         first = found[0]
-        return replace(first, by_fold=tuple(f.skill for f in found), skill=float(np.mean([f.skill for f in found])), fit=float(np.mean([f.fit for f in found])),
-                       course=_mean([f.course for f in found]), finite=all(f.finite for f in found),
-                       error=next((f.error for f in found if f.error), ""))
+        return replace(
+            first, skill=float(np.mean([f.skill for f in found])), fit=float(np.mean([f.fit for f in found])),
+            course=_mean([f.course for f in found]), finite=all(f.finite for f in found),
+            error=next((f.error for f in found if f.error), ""), by_fold=tuple(f.skill for f in found))
 
     def _fold(self, setting: Setting, fold: int, most: int) -> Outcome:
-        usable = np.ones(len(setting.x), bool) if setting.usable is None else setting.usable
+        usable = setting.mask()
         rows = np.flatnonzero((self.folds != fold) & usable)
         held = np.flatnonzero((self.folds == fold) & usable)[:2000]
         seen, glance = rows[:: max(1, len(rows) // 1000)], held[:500]

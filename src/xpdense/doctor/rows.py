@@ -1,4 +1,4 @@
-"""What is wrong with the rows themselves, whatever is trained on them: told by sound learners and by leaving rows out."""
+"""What is wrong with the rows themselves, told by what sound learners make of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from .task import Task
 from .trial import Outcome, Setting, Trials
 
 
-def of_rows(trials: Trials, setting: Setting, task: Task, x: np.ndarray, final: Outcome, sound: Learnt) -> list[Finding]:
+def of_rows(trials: Trials, setting: Setting, task: Task, x: np.ndarray, final: Outcome,
+            sound: Learnt) -> list[Finding]:
     """Findings about the rows of a training that is otherwise sound.
 
     Parameters
@@ -23,7 +24,7 @@ def of_rows(trials: Trials, setting: Setting, task: Task, x: np.ndarray, final: 
     final : Outcome
         Of the setting with everything cured that was found.
     """
-    usable = np.ones(len(x), bool) if setting.usable is None else setting.usable
+    usable = setting.mask()
     conflicts = _conflicts(trials, task, x, usable)
     few = _too_few(trials, task, x, usable, sound)
     overfit = overfits(trials, final, sound, few is not None)
@@ -52,10 +53,10 @@ def _shuffled(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, sou
     if sound.skill > 0.02 + 1.5 * max(0.0, *dealt):
         return None
     return Finding(
-        "labels_shuffled", "y", f"A linear model, a network and the nearest neighbours reach {sound.skill:.2f} on rows that "
-        f"they did not see; on targets dealt out at random they reach {max(dealt):.2f}.", sound.skill, None,
-        "Rows of X and y are not in the same order, or the features say nothing of the target: compare some rows with the "
-        "source.", 0.9)
+        "labels_shuffled", "y", f"A linear model, a network and the nearest neighbours reach {sound.skill:.2f} on "
+        f"rows that they did not see; on targets dealt out at random they reach {max(dealt):.2f}.", sound.skill, None,
+        "Rows of X and y are not in the same order, or the features say nothing of the target: compare some rows "
+        "with the source.", 0.9)
 
 
 def _leakage(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, sound: Learnt) -> Finding | None:
@@ -73,8 +74,8 @@ def _leakage(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, soun
         return None
     names = ", ".join(map(str, columns))
     return Finding(
-        "leakage", f"column {names}", f"Alone it tells the target (skill {alone[columns].max():.2f}); without it a sound "
-        f"learner reaches {left:.2f}, with it {sound.skill:.2f}.", sound.skill, left,
+        "leakage", f"column {names}", f"Alone it tells the target (skill {alone[columns].max():.2f}); without it a "
+        f"sound learner reaches {left:.2f}, with it {sound.skill:.2f}.", sound.skill, left,
         "Ask whether it is known when a prediction is made; if not, leave it out.", 0.9,
         {"drop_columns": columns.tolist()})
 
@@ -121,24 +122,21 @@ def _conflicts(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray) ->
     if small > 0.2:
         return Finding(
             "conflicting_duplicates", "rows", f"{share:.0%} of the rows have a twin with the same features and another "
-            "target: nothing can be right on both.", None, None, "Leave them out, or find out which target is right.", 0.95,
+            "target: nothing can be right on both.", None, None,
+            "Leave them out, or find out which target is right.", 0.95,
             {"drop_rows": np.flatnonzero(conflicting).tolist()} if share < 0.9 else {})
     if (usable & ~conflicting).sum() < 20:
         return None
     clean = usable & ~conflicting
-    before = max(_on(trials, task, x, usable, clean, hidden) for hidden in ((), (64,)))
-    after = max(_on(trials, task, x, clean, clean, hidden) for hidden in ((), (64,)))
+    before, after = (max(learn(trials, x, hidden, usable=rows, judged=clean).skill for hidden in ((), (64,)))
+                     for rows in (usable, clean))
     if after < before + 0.02:
         return None
     return Finding(
-        "conflicting_duplicates", "rows", f"{share:.0%} of the rows have a twin with the same features and another target. On "
-        f"the other rows a sound learner reaches {before:.2f} with them in its training, {after:.2f} without.", before,
-        after, "Leave them out, or find out which target is right.", 0.9,
+        "conflicting_duplicates", "rows", f"{share:.0%} of the rows have a twin with the same features and another "
+        f"target. On the other rows a sound learner reaches {before:.2f} with them in its training, {after:.2f} without.",
+        before, after, "Leave them out, or find out which target is right.", 0.9,
         {"drop_rows": np.flatnonzero(conflicting).tolist()})
-
-
-def _on(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, judged: np.ndarray, hidden: tuple[int, ...]) -> float:
-    return learn(trials, x, hidden, usable=usable, judged=judged).skill
 
 
 def _too_few(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, sound: Learnt) -> Finding | None:
@@ -155,8 +153,8 @@ def _too_few(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray, soun
     return Finding(
         "too_few_samples", "rows", f"There are {rows} rows, {per_class:.0f} for each "
         f"{'class' if task.classes else 'quarter of the values'}; from half of them a sound learner reaches "
-        f"{curve[0.5]:.2f}, from all {curve[1.0]:.2f}: the curve still rises.", curve[1.0], None, "Gather more rows; until "
-        "then a smaller network, weight decay and cross-validation.", 0.8)
+        f"{curve[0.5]:.2f}, from all {curve[1.0]:.2f}: the curve still rises.", curve[1.0], None, "Gather more rows; "
+        "until then a smaller network, weight decay and cross-validation.", 0.8)
 
 
 def overfits(trials: Trials, final: Outcome, sound: Learnt, few: bool = False) -> Finding | None:
@@ -173,8 +171,10 @@ def overfits(trials: Trials, final: Outcome, sound: Learnt, few: bool = False) -
         return None
     share = best / max(1, len(final.course) - 1)
     early = final.course[best] >= final.skill + 0.5 * margin and best > 0
+    there = f"it was at {final.course[best]:.2f} after {share:.0%} of the steps" if early else \
+        f"a sound learner reaches {sound.skill:.2f}"
     return Finding(
-        "overfit", "training", f"It reaches {final.fit:.2f} on the rows that it trained on and {final.skill:.2f} on others, "
-        f"where {'it was at %.2f after %.0f %% of the steps' % (final.course[best], 100 * share) if early else 'a sound learner reaches %.2f' % sound.skill}.",
-        final.skill, reached, "Stop early (EarlyStopping), take weight decay or dropout, or a smaller network.", 0.85,
+        "overfit", "training", f"It reaches {final.fit:.2f} on the rows that it trained on and {final.skill:.2f} on "
+        f"others, where {there}.", final.skill, reached,
+        "Stop early (EarlyStopping), take weight decay or dropout, or a smaller network.", 0.85,
         {"epochs": max(1, math.ceil(share * final.epochs))} if early else {"weight_decay": 0.01})
