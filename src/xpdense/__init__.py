@@ -14,8 +14,11 @@ _HOMES = {
     "activations": ("Activation",),
     "arena": ("Parameter",),
     "callbacks": ("Callback", "EarlyStopping", "ProgressBar"),
+    "doctor.diagnose": ("diagnose",),
+    "doctor.diagnosis": ("Diagnosis",),
     "doctor.findings": ("Finding",),
     "doctor.gradients": ("GradientReport", "TensorCheck", "check_gradients", "check_network"),
+    "doctor.rate": ("RateTest", "find_learning_rate"),
     "doctor.recognise": ("recognise",),
     "errors": ("ArrayTypeError", "BackendError", "DataError", "DivergenceError", "FileFormatError", "MemoryLimitError",
                "MissingDependencyError", "ModelFileError", "NonFiniteDataError", "NonFiniteLossError", "NotFittedError",
@@ -61,11 +64,15 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .callbacks import Callback as Callback
     from .callbacks import EarlyStopping as EarlyStopping
     from .callbacks import ProgressBar as ProgressBar
+    from .doctor.diagnose import diagnose as diagnose
+    from .doctor.diagnosis import Diagnosis as Diagnosis
     from .doctor.findings import Finding as Finding
     from .doctor.gradients import GradientReport as GradientReport
     from .doctor.gradients import TensorCheck as TensorCheck
     from .doctor.gradients import check_gradients as check_gradients
     from .doctor.gradients import check_network as check_network
+    from .doctor.rate import RateTest as RateTest
+    from .doctor.rate import find_learning_rate as find_learning_rate
     from .doctor.recognise import recognise as recognise
     from .errors import ArrayTypeError as ArrayTypeError
     from .errors import BackendError as BackendError

@@ -291,5 +291,5 @@ def doubled_link(setting: Setting) -> Candidate | None:
     where = f"{len(program.network.layers) - 1}.weight, {len(program.network.layers) - 1}.bias"
     return Candidate(
         Finding("activation_loss_mismatch", where, f"The last layer has the activation {name}, and "
-                f"{program.chosen.name} applies its own to the logits.", fix="Leave the last layer without an activation.",
-                confidence=0.97), cure, True)
+                f"{program.chosen.name} applies its own to the logits.",
+                fix="Leave the last layer without an activation.", confidence=0.97), cure, True)

@@ -134,7 +134,7 @@ def _conflicts(trials: Trials, task: Task, x: np.ndarray, usable: np.ndarray) ->
         return None
     return Finding(
         "conflicting_duplicates", "rows", f"{share:.0%} of the rows have a twin with the same features and another "
-        f"target. On the other rows a sound learner reaches {before:.2f} with them in its training, {after:.2f} without.",
+        f"target. On the others a sound learner reaches {before:.2f} with them in its training, {after:.2f} without.",
         before, after, "Leave them out, or find out which target is right.", 0.9,
         {"drop_rows": np.flatnonzero(conflicting).tolist()})
 

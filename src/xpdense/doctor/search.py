@@ -158,12 +158,12 @@ class Search:
         if twin is None:
             return found
         for one in of_structure(twin, anatomy_of(twin.subject, None)):
-            for factor in (1.0, 0.1, 10.0):
-                cure = one.cure if factor == 1.0 else _after(one.cure, candidates.rate(factor).cure)
-                outcome = self.trials.of(cured(twin, [replace(one, cure=cure)]))
+            for factor in (1.0, 0.1, 10.0):  # other layers may want another rate
+                candidate = one if factor == 1.0 else _at_rate(one, factor)
+                outcome = self.trials.of(cured(twin, [candidate]))
                 if self.by_hand:
-                    cure = _after(lambda s: self._twin(s) or s, cure)
-                found.append(([*chosen, replace(one, cure=cure)], outcome))
+                    candidate = replace(candidate, cure=_after(lambda s: self._twin(s) or s, candidate.cure))
+                found.append(([*chosen, candidate], outcome))
                 if outcome.worth >= self.goal:
                     return found
         return found
@@ -180,6 +180,13 @@ def cured(setting: Setting, chosen: Sequence[Candidate]) -> Setting:
         assert one.cure is not None
         setting = one.cure(setting)
     return setting
+
+
+def _at_rate(one: Candidate, factor: float) -> Candidate:
+    """The same with another learning rate."""
+    finding = replace(one.finding, fix=f"{one.finding.fix} With {factor:g} times the learning rate.",
+                      change={**one.finding.change, "learning_rate_factor": factor})
+    return replace(one, finding=finding, cure=_after(one.cure, candidates.rate(factor).cure))
 
 
 def _worth(found: Cured) -> float:
