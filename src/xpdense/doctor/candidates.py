@@ -77,6 +77,18 @@ def not_finite(setting: Setting) -> Candidate | None:
     return Candidate(Finding("nonfinite_input", where, f"{what}.", fix=fix, confidence=1.0, change=change), cure, True)
 
 
+def enormous(setting: Setting) -> Candidate | None:
+    """Features whose products overflow, whatever is done with them."""
+    columns = np.flatnonzero(np.abs(setting.x).max(axis=0) > 1e30)
+    if not len(columns):
+        return None
+    largest = float(np.abs(setting.x).max())
+    return Candidate(
+        Finding("features_unscaled", f"column {_list(columns)}", f"It reaches {largest:.3g}: products with it overflow.",
+                fix="Standardise the features with the training rows' means and deviations.", confidence=1.0,
+                change={"standardise": "X"}), lambda s: replace(s, x=standardised(s.x, s.usable)), True)
+
+
 def _known(setting: Setting) -> np.ndarray:
     return np.asarray(setting.x[setting.mask()], np.float64)
 

@@ -60,7 +60,7 @@ def diagnose(program: Any, X: Any, y: Any, *, loss: Any = None, optimizer: Any =
     Raises
     ------
     ParameterError, ShapeError
-        Before any work.
+        Before any work: also where the program cannot be copied, or does not predict.
 
     Examples
     --------
@@ -91,16 +91,33 @@ def diagnose(program: Any, X: Any, y: Any, *, loss: Any = None, optimizer: Any =
         sound = best_learnt(trials, x, look.setting.usable)
         if look.curable:
             search = Search(look, trials, sound)
-            convicted = search.imbalance(now)
-            if search.is_ill(now, affordable):
+            convicted = [] if now.error else search.imbalance(now)
+            if not now.error and search.is_ill(now, affordable):
                 chosen, final = search.causes(now)
                 convicted = search.measured(chosen, final) or convicted
-            findings += [*convicted, *of_rows(trials, look.setting, look.task, x, final, sound)]
-        if now.worth < 0.5 * sound.skill - 0.05 and not findings:
+            findings += convicted
+            if not final.error:
+                findings += of_rows(trials, look.setting, look.task, x, final, sound)
+        if (now.error or now.worth < 0.5 * sound.skill - 0.05) and not findings:
             findings.append(_unknown(now, sound.skill))
         losses = {"as it is": as_it_is.losses} | ({"cured": final.losses} if final is not as_it_is else {})
         return Diagnosis(tuple(merged(findings)), tuple(look.notes), as_it_is.skill, sound.skill,
                          final.skill if findings else None, losses, layers, look.report, time.perf_counter() - begun)
+
+
+def _check_program(subject: Subject, x: np.ndarray) -> None:
+    """It can be copied, and predicts."""
+    try:
+        copy = subject.copy()
+    except Exception as raised:
+        raise ParameterError(f"experiments are done to copies, and copy.deepcopy(program) raised "
+                             f"{type(raised).__name__}: {raised}. Give the program a __deepcopy__") from raised
+    try:
+        with np.errstate(all="ignore"):
+            copy.predict(x[:8])
+    except Exception as raised:
+        raise ParameterError(f"the program's predict(X) of 8 rows of {x.shape[1]} features raised "
+                             f"{type(raised).__name__}: {raised}") from raised
 
 
 def _trials(look: Look, seed: int) -> tuple[Trials, int]:
@@ -137,10 +154,11 @@ def _setting(program: Any, X: Any, y: Any, loss: Any, optimizer: Any, batch_size
                          f"{target.shape}")
     if len(x) < 8:
         raise ShapeError(f"diagnose needs 8 rows at least, got {len(x)}")
+    by_hand = not isinstance(program, Network)
     size = min(positive_int("batch_size", 32 if batch_size is None else batch_size), len(x))
     per_epoch = -(-len(x) // size)
     passes = max(5, -(-1000 // per_epoch)) if epochs is None else positive_int("epochs", epochs)
-    if isinstance(program, Network):
+    if not by_hand:
         if x.shape[1] != program.inputs:
             raise ShapeError(f"the network takes {program.inputs} features, got {x.shape[1]}")
         chosen = loss if loss is not None else getattr(program, "loss", None)
@@ -157,4 +175,6 @@ def _setting(program: Any, X: Any, y: Any, loss: Any, optimizer: Any, batch_size
                              f"{type(program).__name__}")
     if x.dtype.kind != "f":
         x = x.astype(np.float64)
+    if by_hand:
+        _check_program(subject, x)
     return Setting(subject, x, target, size, passes, boolean("shuffle", shuffle))

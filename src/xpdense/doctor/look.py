@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from ..losses import AbsoluteError, Quantile
 from . import candidates
 from .anatomy import anatomy_of
 from .candidates import Candidate
@@ -54,6 +55,7 @@ class Look:
         self.report: GradientReport | None = None
         self.inside: Inside | str = "it was not looked at"
         self._prove(candidates.not_finite(setting), doubled_link(setting))
+        self._prove(candidates.enormous(self.setting))
         self.anatomy = anatomy_of(self.setting.subject, None)
         found = ends(self.setting.subject, self.anatomy, self._some()[0], seed)
         self._look_at_labels(found)
@@ -89,6 +91,7 @@ class Look:
         else:
             outputs = self.setting.subject.copy().predict(self._some()[0]).shape[1]
         self.task = task_of(self.setting.y, outputs, probabilities)
+        self.task = replace(self.task, quantile=_quantile(self.setting.subject))
         codes = of_labels(self.setting, self.task, probabilities)
         self.doubtful += [one for one in codes if not one.proven]
         self._prove(*(one for one in codes if one.proven))
@@ -109,12 +112,20 @@ class Look:
         return False
 
     def _is_random(self) -> bool:
-        subject, (x, y) = self._quiet(), self._some()
+        subject, other, (x, y) = self._quiet(), self._quiet(), self._some()
         try:
             first, second = subject.loss(x, y), subject.loss(x, y)
+            if math.isfinite(first) and first != second:
+                return True
+            of_other = _flat(other.gradients(x, y))
+            calls = [_flat(subject.gradients(x, y)) for _ in range(3)]
         except Exception:  # told by the first trial
             return False
-        return math.isfinite(first) and first != second
+        if not np.isfinite(calls).all():
+            return False
+        more, again = calls[1] - calls[0], calls[2] - calls[1]  # what is added up goes on in one direction
+        sizes = float(np.linalg.norm(more) * np.linalg.norm(again))
+        return not np.allclose(of_other, calls[0]) or (sizes > 0.0 and float(more @ again) < 0.9 * sizes)
 
     def _quiet(self) -> Subject:
         """A copy without dropout."""
@@ -176,6 +187,16 @@ class Look:
             return None
         return Candidate(Finding("parameter_frozen", ", ".join(still), "A step leaves it as it is, though it has a "
                                  "gradient.", fix="Update it in step().", confidence=0.97), None, True)
+
+
+def _flat(values: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([value.ravel() for value in values.values()])
+
+
+def _quantile(subject: Subject) -> float | None:
+    """What a network of this package predicts, where that is no mean."""
+    chosen = getattr(subject.program, "chosen", None)
+    return chosen.q if isinstance(chosen, Quantile) else 0.5 if isinstance(chosen, AbsoluteError) else None
 
 
 def with_right_gradients(setting: Setting, inside: Inside) -> Setting:

@@ -11,7 +11,7 @@ from .. import training
 from ..comm import Solo
 from ..data.arrays import Batches, prepared
 from ..layers import Dense
-from ..losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy, SquaredError
+from ..losses import BinaryCrossEntropy, Loss, Quantile, SoftmaxCrossEntropy, SquaredError
 from ..network import Network
 from ..optimizers import Adam
 from ..schedules import Cosine
@@ -27,6 +27,7 @@ def standardised(x: np.ndarray, usable: np.ndarray | None = None) -> np.ndarray:
     >>> standardised(np.array([[1.0, 5.0], [3.0, 5.0]])).tolist()
     [[-1.0, 0.0], [1.0, 0.0]]
     """
+    x = x / np.maximum(1.0, np.abs(x).max(axis=0) / 1e30)  # so that squares do not overflow
     known = np.asarray(x if usable is None else x[usable], np.float64)
     mean, std = known.mean(axis=0), known.std(axis=0)
     still = std <= 1e-12 * np.maximum(1.0, np.abs(mean))
@@ -93,7 +94,8 @@ def _target(task: Task) -> tuple[np.ndarray, Loss, int]:
     if task.classes:
         return task.truth, SoftmaxCrossEntropy(), task.classes
     mean, std = task.truth.mean(axis=0), task.truth.std(axis=0)
-    return (task.truth - mean) / np.where(std > 0, std, 1.0), SquaredError(), task.truth.shape[1]
+    loss = SquaredError() if task.quantile is None else Quantile(task.quantile)
+    return (task.truth - mean) / np.where(std > 0, std, 1.0), loss, task.truth.shape[1]
 
 
 def _read(task: Task, network: Network, loss: Loss, x: np.ndarray) -> np.ndarray:
@@ -115,7 +117,7 @@ def nearest(trials: Trials, x: np.ndarray, usable: np.ndarray | None = None, mos
         distance = np.sum(a * a, axis=1)[:, None] - 2.0 * a @ b.T + np.sum(b * b, axis=1)[None]
         near = take[np.argsort(distance, axis=1)[:, :5]]
         if not task.classes:
-            skills.append(task.skill(task.truth[near].mean(axis=1), held))
+            skills.append(task.skill(np.stack([task.constant(task.truth[rows]) for rows in near]), held))
             continue
         votes = np.stack([(task.truth[near] == c).mean(axis=1) for c in range(task.classes)], axis=1)
         skills.append(task.skill(votes, held))

@@ -19,14 +19,18 @@ class Task:
         Class numbers (n,), or values (n, outputs).
     outputs : int
         What a prediction has.
+    quantile : float, optional
+        The quantile of values that is to be predicted; by default it is their mean.
     """
 
     classes: int
     truth: np.ndarray
     outputs: int
+    quantile: float | None = None
 
     def skill(self, predicted: np.ndarray, rows: np.ndarray) -> float:
-        """Of predictions (len(rows), outputs) for some rows: balanced accuracy, chance taken out, or R2.
+        """Of predictions (len(rows), outputs) for some rows: balanced accuracy, chance taken out, or R2; for a quantile
+        the same with its own loss in place of squares.
 
         Balanced, that is the mean over the classes of the share that is found: (mean - 1 / k) / (1 - 1 / k). At least
         -1, which is also that of predictions that are not finite.
@@ -35,8 +39,7 @@ class Task:
             return -1.0
         truth = self.truth[rows]
         if not self.classes:
-            rest = np.sum((predicted - truth) ** 2, axis=0)
-            total = np.sum((truth - truth.mean(axis=0)) ** 2, axis=0)
+            rest, total = self._misses(predicted - truth), self._misses(self.constant(truth) - truth)
             with np.errstate(all="ignore"):
                 r2 = 1.0 - rest / total
             return max(-1.0, float(np.mean(np.where(total > 0, r2, 0.0))))
@@ -46,6 +49,16 @@ class Task:
             return 0.0
         found = np.mean([np.mean(chosen[truth == c] == c) for c in present])
         return float((found - 1.0 / len(present)) / (1.0 - 1.0 / len(present)))
+
+    def constant(self, truth: np.ndarray) -> np.ndarray:
+        """The best constant prediction (outputs,) of values (n, outputs)."""
+        return np.asarray(truth.mean(axis=0) if self.quantile is None else np.quantile(truth, self.quantile, axis=0))
+
+    def _misses(self, error: np.ndarray) -> np.ndarray:
+        """The sum of squares, or of the quantile's own loss, by output."""
+        if self.quantile is None:
+            return np.asarray(np.sum(error * error, axis=0))
+        return np.asarray(np.sum(np.maximum((1.0 - self.quantile) * error, -self.quantile * error), axis=0))
 
     def decide(self, predicted: np.ndarray) -> np.ndarray:
         """The class of each row (n,), of its probabilities, or of that of class 1."""
