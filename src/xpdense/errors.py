@@ -106,7 +106,31 @@ class NotFittedError(XpdenseError, ValueError, AttributeError):
 
 
 class DivergenceError(XpdenseError, FloatingPointError, ValueError):
-    """A training at whose end the loss is far above that of the untrained network."""
+    """A training at whose end the loss is far above that of the untrained network.
+
+    Attributes
+    ----------
+    diagnosis : Diagnosis, optional
+        What the doctor found, of a fit with doctor=True.
+    """
+
+    diagnosis: Any = None
+
+    def __str__(self) -> str:
+        return super().__str__() + self.found()
+
+    def found(self) -> str:
+        """The doctor's findings, or how to get them."""
+        if self.diagnosis is None:
+            return " fit(..., doctor=True) looks for the cause."
+        if self.diagnosis.ok:
+            return " The doctor found no cause."
+        findings = "; ".join(f"{f.cause} at {f.where}: {f.fix}" for f in self.diagnosis.findings[:3])
+        return f" The doctor found {findings}"
+
+
+class DoctorWarning(UserWarning):
+    """A fit with doctor=True looks wrong, and the doctor found why."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +182,7 @@ class NonFiniteLossError(DivergenceError):
     largest_gradient: float
     largest_input: float
     layers: list[LayerExtremes] = field(default_factory=list)
+    diagnosis: Any = field(default=None, repr=False)
 
     def __str__(self) -> str:
         broken = next((row.not_finite for row in self.layers if row.name == self.layer), ())
@@ -166,7 +191,7 @@ class NonFiniteLossError(DivergenceError):
             f"the loss became {self.loss} at step {self.step} (epoch {self.epoch}); it began in {where}. "
             f"Largest weight {self.largest_weight:.3g}, gradient {self.largest_gradient:.3g}, "
             f"input {self.largest_input:.3g}. The weights from before step {self.restored_step} are restored. "
-            f"A lower learning rate, scaled inputs or clip_norm=1.0 are the usual cures."
+            f"A lower learning rate, scaled inputs or clip_norm=1.0 are the usual cures.{self.found()}"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

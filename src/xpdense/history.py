@@ -24,6 +24,8 @@ class History(Mapping[str, list[float]]):
         How many optimizer steps were made, and how many of them were replayed from a recorded one, without Python.
     why_not_replayed : str
         Why steps were made from Python, where there is a reason other than that a step must be recorded first.
+    diagnosis : Diagnosis, optional
+        Of a fit with doctor=True in which something looked wrong.
 
     >>> history = History()
     >>> history.append(loss=0.5, seconds=0.1)
@@ -35,6 +37,7 @@ class History(Mapping[str, list[float]]):
         self._columns: dict[str, list[float]] = {}
         self.steps = self.replayed = 0
         self.why_not_replayed = ""
+        self.diagnosis: Any = None
 
     def append(self, **values: float) -> None:
         """Add an epoch; NaN stands for what it does not have, and for what earlier ones did not have."""

@@ -15,11 +15,13 @@ from .callbacks import Callback, as_callbacks
 from .comm import Solo
 from .data.arrays import Batches, features, labelled, prepared, shaped
 from .errors import (
+    DivergenceError,
     ModelFileError,
     NotFittedError,
     ParameterError,
     UnknownNameError,
     XpdenseError,
+    boolean,
     positive_int,
 )
 from .history import History
@@ -87,7 +89,7 @@ class DenseNetwork(Network):
     def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer = "adam", batch_size: int = 128,
             epochs: int | None = None, validation: float | tuple[Any, ...] | None = None, sample_weight: Any = None,
             metrics: Sequence[str | Callable[..., float] | Metric] = (), callbacks: Sequence[Callback] = (),
-            shuffle: bool = True, progress: bool = False) -> History:
+            shuffle: bool = True, progress: bool = False, doctor: bool = False) -> History:
         """Train on x and y, from the weights as they are; the optimizer, and the order of batches, start afresh.
 
         Parameters
@@ -117,6 +119,9 @@ class DenseNetwork(Network):
             Whether each epoch has an order of its own.
         progress : bool
             Whether to show a bar.
+        doctor : bool
+            Whether to watch: where the loss rises, does not fall or becomes NaN, or parameters do not move, `diagnose`
+            examines the training, and a DoctorWarning or the error says what it found; `history.diagnosis` holds it.
 
         Returns
         -------
@@ -135,6 +140,7 @@ class DenseNetwork(Network):
         if not self.size:
             raise ParameterError("no layer of the network has parameters: there is nothing to train")
         scores = as_metrics(metrics, chosen)
+        boolean("doctor", doctor)
         if epochs is not None:
             epochs = positive_int("epochs", epochs)
         Batches(1, batch_size, self.seed, shuffle)  # says what is wrong with them before the data are touched
@@ -159,14 +165,26 @@ class DenseNetwork(Network):
                 epochs = max(10, -(-_STEPS // len(batches)))
             peak = 4 * sum(self.widths()) * batches.batch_size * np.dtype(self.dtype).itemsize
             self.backend.check_memory(peak, f"a batch of {batches.batch_size:,} rows")
+            watch = None
+            if doctor:
+                from .doctor.watch import Watch
+
+                watch = Watch(self, rows, chosen, rule, batches, epochs)
             self.loss, follows = chosen, self.follows_input
             self.follows_input = False  # a callback that predicts must not move the network
             try:
                 with np.errstate(all="ignore"):  # a loss that is not finite is an error of its own
-                    return training.train(self, rows, held_out, loss=chosen, optimizer=rule, epochs=epochs,
-                                          batches=batches, metrics=scores, callbacks=hooks, comm=Solo())
+                    history = training.train(self, rows, held_out, loss=chosen, optimizer=rule, epochs=epochs,
+                                             batches=batches, metrics=scores, callbacks=hooks, comm=Solo())
+            except DivergenceError as error:
+                if watch:
+                    watch.explain(error)
+                raise
             finally:
                 self.follows_input = follows
+        if watch:
+            watch.after(history)
+        return history
 
     # --- using -------------------------------------------------------------------------------------------------
 

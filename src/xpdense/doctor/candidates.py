@@ -84,7 +84,8 @@ def enormous(setting: Setting) -> Candidate | None:
         return None
     largest = float(np.abs(setting.x).max())
     return Candidate(
-        Finding("features_unscaled", f"column {_list(columns)}", f"It reaches {largest:.3g}: products with it overflow.",
+        Finding("features_unscaled", f"column {_list(columns)}",
+                f"It reaches {largest:.3g}: products with it overflow.",
                 fix="Standardise the features with the training rows' means and deviations.", confidence=1.0,
                 change={"standardise": "X"}), lambda s: replace(s, x=standardised(s.x, s.usable)), True)
 

@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import _fit_context, is_classifier
+from sklearn.base import _fit_context, clone, is_classifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, check_scoring, r2_score
 from sklearn.model_selection import train_test_split
@@ -25,13 +25,14 @@ from ..activations import ACTIVATIONS, Activation
 from ..backend import Array, Backend, host, resolve
 from ..comm import Solo
 from ..data.arrays import Batches, Rows, features, moved, prepared, stored
-from ..errors import BackendError, ParameterError
+from ..doctor.watch import Watch
+from ..errors import BackendError, DivergenceError, ParameterError, boolean
 from ..history import History
 from ..losses import Loss
 from ..network import Network
-from ..optimizers import OPTIMIZERS, Optimizer, OptimizerState
+from ..optimizers import OPTIMIZERS, Adam, Optimizer, OptimizerState
 from ..schedules import Schedule
-from .build import NORMS, dense_layers, described_layers, draw, hidden_layers
+from .build import NORMS, Training, dense_layers, described_layers, draw, hidden_layers
 from .inputs import as_rows, checked, device_backend, dispatching, some, source_of, to_host
 from .progress import FitTasks, Progress, check_progress, note_loss, note_score
 from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs, set_rate
@@ -181,7 +182,7 @@ class BaseMLP(CallbackSupportMixin):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None,
-            sample_weight_val: Any = None) -> Any:
+            sample_weight_val: Any = None, doctor: bool = False) -> Any:
         """Train on X and y, from new weights, or with `warm_start` from those of the last fit.
 
         Parameters
@@ -192,6 +193,10 @@ class BaseMLP(CallbackSupportMixin):
         sample_weight : array (n_samples,), optional
         X_val, y_val, sample_weight_val : optional
             Validation data, in place of a `validation_fraction` of X.
+        doctor : bool
+            Whether to watch: where the loss rises, does not fall or becomes NaN, or parameters do not move, `diagnose`
+            examines the training, and a DoctorWarning or the error says what it found; `history_.diagnosis` holds it.
+            Not with solver="lbfgs".
 
         Returns
         -------
@@ -208,14 +213,36 @@ class BaseMLP(CallbackSupportMixin):
             raise ParameterError("X_val and y_val go together: one of them is missing")
         if sample_weight_val is not None and X_val is None:
             raise ParameterError("sample_weight_val goes with X_val and y_val")
-        return self._fit(X, y, sample_weight, None if X_val is None else (X_val, y_val, sample_weight_val))
+        if boolean("doctor", doctor) and self.solver == "lbfgs":
+            raise ParameterError("doctor=True watches steps, and solver='lbfgs' makes none: take solver='adam'")
+        validation = None if X_val is None else (X_val, y_val, sample_weight_val)
+        return self._fit(X, y, sample_weight, validation, doctor=doctor)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None, incremental: bool = False,
-             classes: Any = None) -> Any:
+             classes: Any = None, doctor: bool = False) -> Any:
         first = not hasattr(self, "_network") or not (self.warm_start or incremental)
         with self._as_before(not first and not incremental):
-            self._train(X, y, sample_weight, validation, incremental, first, classes)
+            self._train(X, y, sample_weight, validation, incremental, first, classes, doctor)
         return self
+
+    def training_of(self, X: Any, y: Any) -> Training:
+        """What `fit(X, y)` would train, and how; for `diagnose`. L-BFGS is stood in for by Adam.
+
+        The estimator is not changed.
+        """
+        other = clone(self)
+        other._validate_params()
+        hidden, place = hidden_layers(other.hidden_layer_sizes), source_of(X)
+        X, y = checked(other, X, y, reset=True)
+        target, _ = other._encode(y, True, False, None)
+        other._begin(hidden, X, place, check_random_state(other.random_state))
+        network, loss = other._network, other._make_loss()
+        with network.backend.active():
+            rows = prepared(as_rows(X, network.dtype), target, None, network, loss)
+        optimizer = Adam() if other.solver == "lbfgs" else make_optimizer(other, other.alpha, other._loss_share())
+        batch_size = min(200, rows.count) if other.batch_size == "auto" else int(other.batch_size)
+        return Training(network, np.asarray(host(rows.x[:, ...])), np.asarray(host(rows.y)), loss, optimizer, batch_size,
+                        int(other.max_iter), bool(other.shuffle))
 
     @contextlib.contextmanager
     def _as_before(self, weights_too: bool) -> Iterator[None]:
@@ -244,7 +271,7 @@ class BaseMLP(CallbackSupportMixin):
             raise
 
     def _train(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None, incremental: bool,
-               first: bool, classes: Any) -> None:
+               first: bool, classes: Any, doctor: bool) -> None:
         hidden = hidden_layers(self.hidden_layer_sizes)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
@@ -271,10 +298,11 @@ class BaseMLP(CallbackSupportMixin):
             if self.solver == "lbfgs":
                 self._train_lbfgs(rows, held, score, loss, penalty, FitTasks(self, given, self.max_iter))
             else:
-                self._train_stochastic(rows, held, score, loss, penalty, given, random, incremental)
+                self._train_stochastic(rows, held, score, loss, penalty, given, random, incremental, doctor)
 
     def _train_stochastic(self, rows: Rows, held: Rows | None, score: Any, loss: Loss, penalty: float,
-                          given: tuple[Any, ...], random: np.random.RandomState, incremental: bool) -> None:
+                          given: tuple[Any, ...], random: np.random.RandomState, incremental: bool,
+                          doctor: bool) -> None:
         network, epochs = self._network, 1 if incremental else int(self.max_iter)
         batch_size = min(200, rows.count) if self.batch_size == "auto" else int(self.batch_size)
         if batch_size > rows.count:
@@ -283,6 +311,7 @@ class BaseMLP(CallbackSupportMixin):
         batches = Shuffled(rows.count, batch_size, random, self.shuffle)
         state = self._optimizer_state(penalty, epochs * len(batches), incremental)
         tasks, start = FitTasks(self, given, epochs), None if incremental else network.arena.snapshot()
+        watch = Watch(network, rows, loss, state.optimizer, batches, epochs) if doctor else None
         report = self._reporter(rows)
         progress = Progress(self, state, rows, score, tasks, report, report if held is None else self._reporter(held))
         try:
@@ -290,13 +319,20 @@ class BaseMLP(CallbackSupportMixin):
                 training.train(network, rows, held, loss=loss, optimizer=state.optimizer, epochs=epochs,
                                batches=batches, metrics=(), callbacks=[progress], comm=Solo(), state=state,
                                history=self.history_)
+            last = progress.last_loss(start[0]) if start is not None else 0.0
+            progress.restore_best()
+            if start is not None:
+                check_progress(network, rows, loss, last, report, start, self.tol)
         except KeyboardInterrupt:
             warnings.warn("Training interrupted by user.", stacklevel=5)
-            start = None
-        last = 0.0 if start is None else progress.last_loss(start[0])
-        progress.restore_best()
-        if start is not None:
-            check_progress(network, rows, loss, last, report, start, self.tol)
+            progress.restore_best()
+            watch = None
+        except DivergenceError as error:
+            if watch:
+                watch.explain(error)
+            raise
+        if watch:
+            watch.after(self.history_)
         tasks.finish()
         if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
             warnings.warn(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "

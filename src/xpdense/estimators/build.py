@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import math
 from numbers import Integral
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..activations import Activation, as_activation
 from ..errors import ParameterError
 from ..layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
+from ..losses import Loss
 from ..network import Network, named
+from ..optimizers import Optimizer
 
 NORMS = {"batch": BatchNorm, "layer": LayerNorm}
 _SCIKIT = ("identity", "sigmoid", "tanh", "relu")  # for these initial weights are drawn as scikit-learn does
+
+
+class Training(NamedTuple):
+    """A training that is about to begin: a network with its initial weights, its rows on the host, and how it is made."""
+
+    network: Network
+    x: np.ndarray
+    y: np.ndarray
+    loss: Loss
+    optimizer: Optimizer
+    batch_size: int
+    epochs: int
+    shuffle: bool
 
 
 def hidden_layers(sizes: Any) -> list[Any]:
