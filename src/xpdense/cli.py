@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import runpy
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
     from .data.datasets import Table
     from .data.table import TableEncoder
     from .data.target import Target
+    from .doctor.diagnosis import Diagnosis
     from .losses import Loss
     from .model import DenseNetwork
     from .optimizers import Optimizer
@@ -106,42 +110,123 @@ _BackendName = Annotated[str, typer.Option("--backend", help="numpy, cupy, torch
 
 # --- train -----------------------------------------------------------------------------------------------------
 
+_Target = Annotated[str | None, typer.Option(
+    metavar="COLUMN", help="The column to predict.  [default: the one called target, y, label or class]")]
+_Task = Annotated[str | None, typer.Option(
+    help="binary, multi-class or regression.  [default: what the target looks like: text and at most 20 different "
+         "whole numbers are classes]")]
+_Hidden = Annotated[str, typer.Option(
+    help="Widths of the hidden layers, input side first; none for a linear model.")]
+_Activation = Annotated[str, typer.Option(help="Of the hidden layers.")]
+_Loss = Annotated[str | None, typer.Option(
+    help="[default: binary_cross_entropy, softmax_cross_entropy or squared_error, by the task]")]
+_Optimizer = Annotated[str, typer.Option(
+    help="sgd, momentum, nesterov, rmsprop, adagrad, adam, adamw or lion.")]
+_LearningRate = Annotated[float | None, typer.Option(help="[default: the optimizer's own]")]
+_WeightDecay = Annotated[float | None, typer.Option(
+    help="[default: 1 / training rows, at most 0.01; adamw's and lion's own]")]
+_Epochs = Annotated[int | None, typer.Option(
+    help="Passes over the training rows.  [default: 5,000 steps, but 10 to 50]")]
+_BatchSize = Annotated[int | None, typer.Option(
+    help="Rows per step.  [default: near the square root of the training rows, at most 128]")]
+_Dtype = Annotated[str, typer.Option(help="float32 or float64.")]
+_Precision = Annotated[str, typer.Option(help="On CUDA: full, tf32, float16 or bfloat16.")]
+_Ops = Annotated[str, typer.Option(help="auto, native, cuda or generic.")]
+_Test = Annotated[float, typer.Option(help="Fraction of the rows held out for the final score.")]
+_Seed = Annotated[int, typer.Option(help="Of the splits, initial weights and batches.")]
+_Validation = Annotated[float, typer.Option(
+    help="Fraction of the rows not held out for the test that decides when to stop.")]
+
+
 @app.command()
 def train(
     data: _Data,
-    target: Annotated[str | None, typer.Option(
-        metavar="COLUMN", help="The column to predict.  [default: the one called target, y, label or class]")] = None,
-    task: Annotated[str | None, typer.Option(
-        help="binary, multi-class or regression.  [default: what the target looks like: text and at most 20 different "
-             "whole numbers are classes]")] = None,
-    hidden: Annotated[str, typer.Option(
-        help="Widths of the hidden layers, input side first; none for a linear model.")] = "256,128",
-    activation: Annotated[str, typer.Option(help="Of the hidden layers.")] = "relu",
-    loss: Annotated[str | None, typer.Option(
-        help="[default: binary_cross_entropy, softmax_cross_entropy or squared_error, by the task]")] = None,
-    optimizer: Annotated[str, typer.Option(
-        help="sgd, momentum, nesterov, rmsprop, adagrad, adam, adamw or lion.")] = "adam",
-    learning_rate: Annotated[float | None, typer.Option(help="[default: the optimizer's own]")] = None,
-    weight_decay: Annotated[float | None, typer.Option(
-        help="[default: 1 / training rows, at most 0.01; adamw's and lion's own]")] = None,
-    epochs: Annotated[int | None, typer.Option(
-        help="Passes over the training rows.  [default: 5,000 steps, but 10 to 50]")] = None,
-    batch_size: Annotated[int | None, typer.Option(
-        help="Rows per step.  [default: near the square root of the training rows, at most 128]")] = None,
+    target: _Target = None,
+    task: _Task = None,
+    hidden: _Hidden = "256,128",
+    activation: _Activation = "relu",
+    loss: _Loss = None,
+    optimizer: _Optimizer = "adam",
+    learning_rate: _LearningRate = None,
+    weight_decay: _WeightDecay = None,
+    epochs: _Epochs = None,
+    batch_size: _BatchSize = None,
     backend: _BackendName = "auto",
-    dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
-    precision: Annotated[str, typer.Option(help="On CUDA: full, tf32, float16 or bfloat16.")] = "full",
-    ops: Annotated[str, typer.Option(help="auto, native, cuda or generic.")] = "auto",
-    validation: Annotated[float, typer.Option(
-        help="Fraction of the rows not held out for the test that decides when to stop.")] = 0.1,
+    dtype: _Dtype = "float32",
+    precision: _Precision = "full",
+    ops: _Ops = "auto",
+    validation: _Validation = 0.1,
     patience: Annotated[int, typer.Option(
         help="Epochs without a better validation loss before it stops; the best weights are kept.")] = 20,
-    test: Annotated[float, typer.Option(help="Fraction of the rows held out for the final score.")] = 0.2,
-    seed: Annotated[int, typer.Option(help="Of the splits, initial weights and batches.")] = 0,
+    test: _Test = 0.2,
+    seed: _Seed = 0,
     out: Annotated[Path | None, typer.Option(
         metavar="DIR", help="Folder for the model, the history and its curves.  [default: a new one in runs/]")] = None,
 ) -> None:
     """Train a network on DATA and score it on rows it has not seen."""
+    positive_int("--patience", patience)
+    require("matplotlib", "cli", "drawing curves.png")
+    plan = _plan(data, target=target, task=task, hidden=hidden, activation=activation, loss=loss, optimizer=optimizer,
+                 learning_rate=learning_rate, weight_decay=weight_decay, epochs=epochs, batch_size=batch_size,
+                 backend=backend, dtype=dtype, precision=precision, ops=ops, validation=validation, test=test,
+                 seed=seed)
+    network, table, rows, goal = plan.network, plan.table, plan.rows, plan.goal
+    metric = "accuracy" if goal.classes else "r2"
+    with _run_folder(out, table.name) as folder:
+        _describe(plan)
+        stopping = _early_stopping(patience) if len(rows.validation) else None
+        history = network.fit(
+            *plan.of(rows.train), loss=plan.loss, optimizer=plan.rule, batch_size=plan.batch_size, epochs=plan.epochs,
+            validation=plan.of(rows.validation) if stopping else None, metrics=[metric],
+            callbacks=[*_watching(metric), *([stopping] if stopping else [])])
+        print(f"made {history.steps:,} steps, {history.replayed:,} of them replayed without Python")
+        if history.why_not_replayed:
+            print(f"note     steps were made from Python: {history.why_not_replayed}")
+        if stopping:
+            print(f"kept the weights of epoch {stopping.best_epoch + 1}, whose validation loss "
+                  f"{_shown(stopping.best)} was the lowest of {history.epochs}")
+        _show_score(network, goal, plan.loss, plan.x, plan.y, rows)
+        try:
+            network.save(folder / "model")
+            history.to_csv(folder / "history.csv")
+            history.plot(folder / "curves.png")
+        except OSError as error:
+            raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
+    print(f"wrote {folder}{os.sep}: {', '.join(_RUN_FILES)}")
+
+
+@dataclass
+class _Plan:
+    """A training that is about to begin: all that its options and its data say.
+
+    `x` (n, features) and `y` (n,), class numbers or values in the target's units, are all rows; `scaled` is y as the
+    network learns it.
+    """
+
+    table: Table
+    columns: int
+    encoder: TableEncoder
+    goal: Target
+    rows: _Split
+    x: np.ndarray
+    y: np.ndarray
+    scaled: np.ndarray
+    network: DenseNetwork
+    loss: Loss
+    rule: Optimizer
+    batch_size: int
+    epochs: int
+
+    def of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Features and targets of some rows, as `fit` takes them."""
+        return self.x[rows], self.scaled[rows]
+
+
+def _plan(data: str, *, target: str | None, task: str | None, hidden: str, activation: str, loss: str | None,
+          optimizer: str, learning_rate: float | None, weight_decay: float | None, epochs: int | None,
+          batch_size: int | None, backend: str, dtype: str, precision: str, ops: str, validation: float, test: float,
+          seed: int) -> _Plan:
+    """Everything that can be wrong is checked before anything is read, written or trained."""
     from .activations import as_activation
     from .backend import DTYPES, resolve
     from .data import datasets
@@ -150,7 +235,6 @@ def train(
     from .losses import LOSSES, as_loss
     from .ops import check_choice
 
-    # Everything that can be wrong is checked before anything is read, written or trained.
     widths = _widths(hidden)
     as_activation(activation)
     rule = _optimizer(optimizer, learning_rate, weight_decay)
@@ -161,13 +245,12 @@ def train(
     check_choice(precision, ops)
     if backend != "auto":
         resolve(backend)
-    for name, value in (("--epochs", epochs), ("--batch-size", batch_size), ("--patience", patience)):
+    for name, value in (("--epochs", epochs), ("--batch-size", batch_size)):
         if value is not None:
             positive_int(name, value)
     positive_int("--seed", seed, 0)
     for name, fraction in (("--validation", validation), ("--test", test)):
         real(name, fraction, 0.0, 1.0, open_high=True)
-    require("matplotlib", "cli", "drawing curves.png")
 
     table = datasets.read(data)
     column = table.column(target)
@@ -192,30 +275,9 @@ def train(
         rule.weight_decay = min(0.01, 1.0 / count)  # a prior on the weights, of the strength of one row
     batch_size = batch_size or min(128, 2 ** (count.bit_length() // 2))
     epochs = epochs or min(50, max(10, -(-5000 // -(-count // batch_size))))
-    metric = "accuracy" if goal.classes else "r2"
-
     network.check_precision()
-    with _run_folder(out, table.name) as folder:
-        _describe(table, features.shape[1], encoder, goal, rows, network, chosen, rule, batch_size)
-        stopping = _early_stopping(patience) if len(rows.validation) else None
-        history = network.fit(
-            x[rows.train], y_scaled[rows.train], loss=chosen, optimizer=rule, batch_size=batch_size, epochs=epochs,
-            validation=(x[rows.validation], y_scaled[rows.validation]) if stopping else None, metrics=[metric],
-            callbacks=[*_watching(metric), *([stopping] if stopping else [])])
-        print(f"made {history.steps:,} steps, {history.replayed:,} of them replayed without Python")
-        if history.why_not_replayed:
-            print(f"note     steps were made from Python: {history.why_not_replayed}")
-        if stopping:
-            print(f"kept the weights of epoch {stopping.best_epoch + 1}, whose validation loss "
-                  f"{_shown(stopping.best)} was the lowest of {history.epochs}")
-        _show_score(network, goal, chosen, x, y, rows)
-        try:
-            network.save(folder / "model")
-            history.to_csv(folder / "history.csv")
-            history.plot(folder / "curves.png")
-        except OSError as error:
-            raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
-    print(f"wrote {folder}{os.sep}: {', '.join(_RUN_FILES)}")
+    return _Plan(table, features.shape[1], encoder, goal, rows, x, y, y_scaled, network, chosen, rule, batch_size,
+                 epochs)
 
 
 class _Split:
@@ -355,6 +417,89 @@ def _watching(metric: str) -> list[Callback]:
     return [EpochLines(), *([Bar()] if sys.stderr.isatty() else [])]
 
 
+# --- doctor ----------------------------------------------------------------------------------------------------
+
+_DataOrProgram = Annotated[str, typer.Argument(
+    metavar="DATA", show_default=False,
+    help="As of train; or a Python file, which is run, and defines program, X and y (and batch_size, epochs, "
+         "shuffle).")]
+
+
+@app.command()
+def doctor(
+    data: _DataOrProgram,
+    target: _Target = None,
+    task: _Task = None,
+    hidden: _Hidden = "256,128",
+    activation: _Activation = "relu",
+    loss: _Loss = None,
+    optimizer: _Optimizer = "adam",
+    learning_rate: _LearningRate = None,
+    weight_decay: _WeightDecay = None,
+    epochs: _Epochs = None,
+    batch_size: _BatchSize = None,
+    backend: _BackendName = "auto",
+    dtype: _Dtype = "float32",
+    precision: _Precision = "full",
+    ops: _Ops = "auto",
+    validation: _Validation = 0.1,
+    test: _Test = 0.2,
+    seed: _Seed = 0,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the diagnosis as a page, too.")] = None,
+    patience: Annotated[int, typer.Option(hidden=True)] = 20,
+    out: Annotated[Path | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Say why a training fails: the one that `train` would make with these options, or that of a Python file.
+
+    The exit status is 0 where nothing is found, 1 where something is.
+    """
+    from .doctor.diagnose import diagnose
+
+    if html is not None:
+        _check_file(html, data)
+        require("matplotlib", "cli", "drawing the page")
+    if data.endswith(".py"):
+        found = _of_program(data, batch_size, epochs, seed)
+    else:
+        plan = _plan(data, target=target, task=task, hidden=hidden, activation=activation, loss=loss,
+                     optimizer=optimizer,
+                     learning_rate=learning_rate, weight_decay=weight_decay, epochs=epochs, batch_size=batch_size,
+                     backend=backend, dtype=dtype, precision=precision, ops=ops, validation=validation, test=test,
+                     seed=seed)
+        x, y = plan.of(plan.rows.train)
+        found = diagnose(plan.network, x, y, loss=plan.loss, optimizer=plan.rule, batch_size=plan.batch_size,
+                         epochs=plan.epochs, seed=seed)
+    print(found)
+    if html is not None:
+        found.to_html(html)
+        print(f"wrote {html}", file=sys.stderr)
+    if not found.ok:
+        raise typer.Exit(1)
+
+
+def _of_program(file: str, batch_size: int | None, epochs: int | None, seed: int) -> Diagnosis:
+    """The diagnosis of what a Python file defines."""
+    from .doctor.diagnose import diagnose
+
+    if not Path(file).is_file():
+        raise ParameterError(f"there is no file {file!r}")
+    sys.path.insert(0, str(Path(file).resolve().parent))
+    try:
+        names = runpy.run_path(file)
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ParameterError(f"{file}{where}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.pop(0)
+    lacking = [name for name in ("program", "X", "y") if name not in names]
+    if lacking:
+        raise ParameterError(f"{file} does not define {', '.join(lacking)}: the doctor needs program, X and y")
+    options = {name: names[name] for name in ("loss", "optimizer", "shuffle") if name in names}
+    return diagnose(names["program"], names["X"], names["y"], batch_size=batch_size or names.get("batch_size"),
+                    epochs=epochs or names.get("epochs"), seed=seed, **options)
+
+
 # --- predict, evaluate, backends -------------------------------------------------------------------------------
 
 @app.command()
@@ -449,9 +594,9 @@ def _check_file(out: Path, data: str) -> None:
     from .checkpoint import check_writable
 
     if out.is_dir():
-        raise OutputError(f"{out} is a folder: name a file for the predictions")
+        raise OutputError(f"{out} is a folder: name a file")
     if out.exists() and Path(data).exists() and out.samefile(data):
-        raise OutputError(f"{out} is the data: name another file for the predictions")
+        raise OutputError(f"{out} is the data: name another file")
     if not out.exists() or out.is_file():
         check_writable(out.parent)
 
@@ -476,13 +621,13 @@ def _write(path: Path, text: str) -> None:
 
 # --- what is printed -------------------------------------------------------------------------------------------
 
-def _describe(table: Table, columns: int, encoder: TableEncoder, goal: Target, rows: _Split, network: DenseNetwork,
-              loss: Loss, rule: Optimizer, batch_size: int) -> None:
+def _describe(plan: _Plan) -> None:
     from .backend import devices
 
+    table, goal, rows, network, rule = plan.table, plan.goal, plan.rows, plan.network, plan.rule
     kind = f"{goal.task}, {len(goal.classes)} classes" if goal.classes else goal.task
-    features = len(encoder.features)
-    print(f"data     {table.name}: {_many(len(table.frame), 'row')}, {_many(columns, 'column')} made "
+    features = len(plan.encoder.features)
+    print(f"data     {table.name}: {_many(len(table.frame), 'row')}, {_many(plan.columns, 'column')} made "
           f"{_many(features, 'feature')}")
     print(f"target   {goal.column!r}: {kind}")
     if table.whole:
@@ -491,13 +636,13 @@ def _describe(table: Table, columns: int, encoder: TableEncoder, goal: Target, r
         parts = (f"{len(part):,} {name}" for name, part in
                  (("training", rows.train), ("validation", rows.validation), ("test", rows.test)))
         print(f"rows     {', '.join(parts)}" + (f" ({rows.remark})" if rows.remark else ""))
-    for note in encoder.notes:
+    for note in plan.encoder.notes:
         print(f"note     {note}")
     backend = network.backend
     device = next((words for here, words in devices(backend.kind) if here.name == backend.name), str(backend.device))
     print(f"device   {backend.name} on {device}, served by {network.ops.name} ops in {network.dtype}")
-    print(f"training {loss.name}, {rule.name} at {rule.learning_rate(0, 1):g}, weight decay {rule.weight_decay:.2g}, "
-          f"batches of {batch_size:,}")
+    print(f"training {plan.loss.name}, {rule.name} at {rule.learning_rate(0, 1):g}, weight decay "
+          f"{rule.weight_decay:.2g}, batches of {plan.batch_size:,}")
     cells = [[description, shape, f"{size:,}"] for description, shape, size in network.summary()]
     _print_grid("", ["layer", "output", "parameters"], [*cells, ["all", "", f"{network.size:,}"]], numbers=True)
 

@@ -92,13 +92,13 @@ class Watch:
         return diagnose(network, np.asarray(host(x)), np.asarray(host(y)), loss=self.loss, optimizer=self.optimizer,
                         batch_size=self.batches.batch_size, epochs=self.epochs, shuffle=self.batches.shuffle)
 
-    def after(self, history: History) -> None:
-        """Examine a training that has ended, where something looks wrong; warn of what is found."""
+    def after(self, history: History, stacklevel: int = 3) -> None:
+        """Examine a training that has ended, where something looks wrong; warn the caller of what is found."""
         signals = self.signals(history)
         if signals:
             history.diagnosis = self.examine()
             if not history.diagnosis.ok:
-                warnings.warn(f"{signals[0]}. {history.diagnosis}", DoctorWarning, stacklevel=4)
+                warnings.warn(f"{signals[0]}. {history.diagnosis}", DoctorWarning, stacklevel)
 
     def explain(self, error: DivergenceError) -> None:
         """Examine a training that has failed; the error says what is found."""

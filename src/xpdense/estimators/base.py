@@ -241,8 +241,8 @@ class BaseMLP(CallbackSupportMixin):
             rows = prepared(as_rows(X, network.dtype), target, None, network, loss)
         optimizer = Adam() if other.solver == "lbfgs" else make_optimizer(other, other.alpha, other._loss_share())
         batch_size = min(200, rows.count) if other.batch_size == "auto" else int(other.batch_size)
-        return Training(network, np.asarray(host(rows.x[:, ...])), np.asarray(host(rows.y)), loss, optimizer, batch_size,
-                        int(other.max_iter), bool(other.shuffle))
+        x, y = np.asarray(host(rows.x[:, ...])), np.asarray(host(rows.y))
+        return Training(network, x, y, loss, optimizer, batch_size, int(other.max_iter), bool(other.shuffle))
 
     @contextlib.contextmanager
     def _as_before(self, weights_too: bool) -> Iterator[None]:
@@ -332,7 +332,7 @@ class BaseMLP(CallbackSupportMixin):
                 watch.explain(error)
             raise
         if watch:
-            watch.after(self.history_)
+            watch.after(self.history_, stacklevel=7)
         tasks.finish()
         if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
             warnings.warn(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "

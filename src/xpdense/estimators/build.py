@@ -20,7 +20,7 @@ _SCIKIT = ("identity", "sigmoid", "tanh", "relu")  # for these initial weights a
 
 
 class Training(NamedTuple):
-    """A training that is about to begin: a network with its initial weights, its rows on the host, and how it is made."""
+    """A training about to begin: a network with its initial weights, its rows on the host, and how it is made."""
 
     network: Network
     x: np.ndarray
