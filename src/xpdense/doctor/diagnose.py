@@ -98,7 +98,7 @@ def diagnose(program: Any, X: Any, y: Any, *, loss: Any = None, optimizer: Any =
             findings += convicted
             if not final.error:
                 findings += of_rows(trials, look.setting, look.task, x, final, sound)
-        if (now.error or now.worth < 0.5 * sound.skill - 0.05) and not findings:
+        if (now.error or np.median(now.by_fold) < 0.5 * sound.skill - 0.05) and not findings:
             findings.append(_unknown(now, sound.skill))
         losses = {"as it is": as_it_is.losses} | ({"cured": final.losses} if final is not as_it_is else {})
         return Diagnosis(tuple(merged(findings)), tuple(look.notes), as_it_is.skill, sound.skill,
