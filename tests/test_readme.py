@@ -59,6 +59,14 @@ def test_the_wrong_gradient_is_found(capsys):
     assert "gradient_scale at w" in out
 
 
+def test_the_causes_of_the_table_are_those_that_the_doctor_names():
+    table = README[README.index("The causes it knows:"):README.index("`check_gradients` compares")]
+    named = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", table.partition("\n\n")[2].partition("\n\n")[0]))
+    source = "".join(path.read_text() for path in (ROOT / "src/xpdense/doctor").glob("*.py"))
+    assert len(named) >= 42
+    assert all(f'"{cause}"' in source for cause in named)
+
+
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make ")])
 def test_make_target_exists(command):
     done = subprocess.run([*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True)
