@@ -62,8 +62,8 @@ class Watch:
         return found
 
     def _constant(self) -> float:
-        """The loss of the best constant prediction of up to 4,096 rows; NaN where it is not known."""
-        every = max(1, self.rows.count // 4096)
+        """The loss of the best constant prediction of some 500 rows; NaN where it is not known."""
+        every = max(1, self.rows.count // 512)
         y = np.asarray(host(self.rows.y[::every, ...]), np.float64)
         if isinstance(self.loss, SoftmaxCrossEntropy):
             counts = np.bincount(y.astype(int), minlength=self.network.outputs) if y.ndim == 1 else y.sum(axis=0)
