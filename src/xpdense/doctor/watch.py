@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 
 from ..backend import host
-from ..data.arrays import Batches, Rows, stored
+from ..data.arrays import Batches, Rows
 from ..errors import DivergenceError, DoctorWarning
 from ..history import History
 from ..losses import Loss, SoftmaxCrossEntropy
@@ -64,23 +64,21 @@ class Watch:
     def _constant(self) -> float:
         """The loss of the best constant prediction of some 500 rows; NaN where it is not known."""
         every = max(1, self.rows.count // 512)
-        y = np.asarray(host(self.rows.y[::every, ...]), np.float64)
+        y, k = np.asarray(host(self.rows.y[::every, ...]), np.float64), self.network.outputs
         if isinstance(self.loss, SoftmaxCrossEntropy):
-            counts = np.bincount(y.astype(int), minlength=self.network.outputs) if y.ndim == 1 else y.sum(axis=0)
-            z = np.log(counts / len(y) + 1e-12)
+            share = (np.bincount(y.astype(int), minlength=k) if y.ndim == 1 else y.sum(axis=0)) / len(y)
+            share = share * (1.0 - self.loss.label_smoothing) + self.loss.label_smoothing / k
+            value = -np.sum(share * np.log(share + 1e-300))
         elif self.loss.name == "binary_cross_entropy":
             share = y.mean(axis=0)
-            z = np.log((share + 1e-12) / (1.0 - share + 1e-12))
-        elif self.loss.name in ("squared_error", "huber"):
-            z = y.mean(axis=0)
+            value = -np.mean(share * np.log(share + 1e-300) + (1.0 - share) * np.log(1.0 - share + 1e-300))
+        elif self.loss.name == "squared_error":
+            value = np.mean(y.var(axis=0))
         elif self.loss.name == "absolute_error":
-            z = np.median(y, axis=0)
+            value = np.mean(np.abs(y - np.median(y, axis=0)))
         else:
             return math.nan
-        backend, dtype = self.network.backend, self.network.dtype
-        with backend.active():
-            logits = backend.from_host(np.broadcast_to(z, (len(y), self.network.outputs)).astype(dtype))
-            return float(self.loss(self.network.ops, logits, stored(self.rows.y[::every, ...], backend))[0])
+        return float(value * self.loss.factor)
 
     def examine(self) -> Diagnosis:
         """The diagnosis of the same training, from its start, on up to 10,000 of its rows."""
