@@ -15,6 +15,7 @@ import pytest
 from test_doctor_gradients import OriginStory
 
 import xpdense as xd
+from xpdense.doctor.task import Task
 
 datasets = pytest.importorskip("sklearn.datasets", reason="the data sets are scikit-learn's")
 
@@ -217,6 +218,20 @@ def test_what_is_wrong_with_a_program_is_named(cause):
         assert finding.after > finding.before + 0.1
     assert finding.fix
     assert 0.5 < finding.confidence <= 1.0
+
+
+def test_what_looks_odd_and_does_no_harm_is_acquitted():
+    x, y = rows("digits")
+    assert np.any((x.std(axis=0) > 0) & (x.std(axis=0) < 0.3))  # of the first 700 rows: it is suspected
+    found = xd.diagnose(Hand(DIGITS, rate=100.0), x, y, epochs=20)
+    assert causes(found) == ["learning_rate_too_high"]
+
+
+def test_predictions_that_are_not_finite_have_the_least_skill():
+    task = Task(2, np.array([0, 1, 0, 1]), 1)
+    right = np.array([[0.1], [0.9], [0.2], [0.8]])
+    assert task.skill(right, np.arange(4)) == 1.0
+    assert task.skill(np.where(right > 0.85, np.nan, right), np.arange(4)) == -1.0
 
 
 def test_sixteen_bits_are_named():

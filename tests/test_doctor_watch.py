@@ -10,7 +10,10 @@ import pytest
 
 import xpdense as xd
 import xpdense.doctor.watch
+from xpdense.data.arrays import Batches, prepared
+from xpdense.doctor.watch import Watch
 from xpdense.errors import DoctorWarning
+from xpdense.losses import as_loss
 
 datasets = pytest.importorskip("sklearn.datasets", reason="the data sets are scikit-learn's")
 
@@ -43,6 +46,24 @@ def test_a_fit_that_learns_nothing_is_warned_of_with_its_cause(digits):
     finding = history.diagnosis.findings[0]
     assert finding.change["learning_rate_factor"] < 1.0
     assert finding.after > finding.before + 0.5
+
+
+def test_it_is_examined_from_the_weights_before_the_fit(digits):
+    net = network(5)
+    start = {name: np.array(value).ravel() for name, value in net.params.items()}
+    with pytest.warns(DoctorWarning):
+        history = net.fit(*digits, loss="softmax_cross_entropy", optimizer=xd.SGD(100.0), epochs=8, doctor=True)
+    assert all(np.array_equal(history.diagnosis.layers[name], value) for name, value in start.items())
+
+
+def test_a_layer_that_stays_as_it_was_is_a_signal(digits):
+    net, chosen = network(), as_loss("softmax_cross_entropy")
+    rows = prepared(*digits, None, net, chosen)
+    watch, history = Watch(net, rows, chosen, xd.SGD(0.1), Batches(600, 32, 0), 2), xd.History()
+    for loss in (2.0, 0.1):
+        history.append(loss=loss)
+    net.params["1.weight"][...] += 1.0
+    assert watch.signals(history) == ["0.weight, 0.bias, 1.bias did not move"]
 
 
 def test_weights_that_do_not_move_are_seen(digits):
@@ -88,10 +109,6 @@ def test_where_the_doctor_fails_the_error_of_the_training_is_raised(monkeypatch)
     ("binary_cross_entropy", np.arange(120).reshape(40, 3) % 2), ("squared_error", np.arange(120.0).reshape(40, 3)),
     ("absolute_error", np.arange(120.0).reshape(40, 3))])
 def test_no_other_constant_has_a_lower_loss(loss, target):
-    from xpdense.data.arrays import Batches, prepared
-    from xpdense.doctor.watch import Watch
-    from xpdense.losses import as_loss
-
     chosen, net = as_loss(loss), xd.DenseNetwork([xd.Dense(3)], inputs=2, dtype="float64")
     rows = prepared(np.zeros((40, 2)), target, None, net, chosen)
     watch = Watch(net, rows, chosen, xd.SGD(0.1), Batches(40, 8, 0), 1)
