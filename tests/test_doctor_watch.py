@@ -123,6 +123,15 @@ def test_no_other_constant_has_a_lower_loss(loss, target):
     assert best == pytest.approx(float(chosen(net.ops, np.broadcast_to(centre, (40, 3)).copy(), rows.y)[0]))
 
 
+def test_a_fit_of_rows_too_few_to_examine_ends_as_without_the_doctor(digits):
+    x, y = digits
+    net = network()
+    with pytest.warns(DoctorWarning, match="needs 8 rows"):
+        history = net.fit(x[:5], y[:5], loss="softmax_cross_entropy", optimizer=xd.SGD(1e3), epochs=9, doctor=True)
+    assert history.epochs == 9
+    assert history.diagnosis is None
+
+
 def test_an_estimator_watches_too(digits):
     with pytest.raises(xd.DivergenceError, match="learning_rate_too_high"):
         xd.MLPClassifier(solver="sgd", learning_rate_init=50.0, max_iter=20, random_state=0).fit(*digits, doctor=True)

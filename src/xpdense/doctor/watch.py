@@ -93,10 +93,16 @@ class Watch:
     def after(self, history: History, stacklevel: int = 3) -> None:
         """Examine a training that has ended, where something looks wrong; warn the caller of what is found."""
         signals = self.signals(history)
-        if signals:
+        if not signals:
+            return
+        try:
             history.diagnosis = self.examine()
-            if not history.diagnosis.ok:
-                warnings.warn(f"{signals[0]}. {history.diagnosis}", DoctorWarning, stacklevel)
+        except Exception as raised:  # whatever it is, the training has ended, and its network is the user's
+            warnings.warn(f"{signals[0]}. The doctor could not examine the training: {type(raised).__name__}: {raised}",
+                          DoctorWarning, stacklevel)
+            return
+        if not history.diagnosis.ok:
+            warnings.warn(f"{signals[0]}. {history.diagnosis}", DoctorWarning, stacklevel)
 
     def explain(self, error: DivergenceError) -> None:
         """Examine a training that has failed; the error says what is found."""
