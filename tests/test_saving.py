@@ -335,7 +335,7 @@ def test_a_model_is_a_small_index_and_its_weights(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "model" / "model.json").read_text())
     tensors = load_file(tmp_path / "model" / index["weights"])
     assert {name: value.tobytes() for name, value in tensors.items()} == bits(net)
-    assert (index["format"], index["version"]) == ("xpdense-model", 1)
+    assert (index["format"], index["version"], index["reads"]) == ("xpdense-model", 2, 2)
     assert [layer["type"] for layer in index["model"]["layers"]] == ["Dense", "Dense"]
 
 

@@ -16,6 +16,7 @@ from .comm import Solo
 from .data.arrays import Batches, features, labelled, prepared, shaped
 from .errors import (
     DivergenceError,
+    MemoryLimitError,
     ModelFileError,
     NotFittedError,
     ParameterError,
@@ -25,10 +26,10 @@ from .errors import (
     positive_int,
 )
 from .history import History
-from .layers import Layer, from_config, to_config
+from .layers import Layer, from_config, stack, to_config
 from .losses import Loss, as_loss
 from .metrics import Metric, as_metrics
-from .network import Network
+from .network import Network, declared_by
 from .ops import check_choice
 from .optimizers import Optimizer, as_optimizer
 
@@ -266,17 +267,20 @@ class DenseNetwork(Network):
         What the folder held of an earlier model is replaced in one moment. Raises OutputError where the folder
         cannot be written or holds other files.
         """
+        checkpoint.write(path, self.config(), self.arena.to_host())
+
+    def config(self) -> dict[str, Any]:
+        """All that a saved model holds, other than its tensors."""
         for _, layer in self.named_layers():
             try:
                 inspect.signature(type(layer)).bind(**layer.config())
             except TypeError as error:
                 raise ParameterError(f"{type(layer).__name__} could not be made again from its public attributes: "
                                      f"{error}; begin the names of others with an underscore") from error
-        config = {
+        return {
             "layers": [to_config(layer) for layer in self.layers], "inputs": self.inputs, "dtype": self.dtype,
             "seed": self.seed, "loss": None if self.loss is None else self.loss.config(), "extra": self.extra,
         }
-        checkpoint.write(path, config, self.arena.to_host())
 
     # --- showing -----------------------------------------------------------------------------------------------
 
@@ -316,10 +320,15 @@ def load(path: str | Path, *, backend: str = "auto", precision: str = "full", op
     custom = custom or {}
     check_choice(precision, ops)
     place = resolve("numpy" if backend == "auto" else backend)
-    config, tensors = checkpoint.read(path)
+    saved_model = checkpoint.read(path)
+    config = saved_model.config
     try:
         layers = [from_config(layer, custom) for layer in config["layers"]]
-        network = DenseNetwork(layers, config["inputs"], backend, config["dtype"], config["seed"], precision, ops)
+        inputs = positive_int("inputs", config["inputs"])
+        declared, _ = declared_by(stack(layers), inputs)
+        if {name: parameter.shape for name, parameter in declared.items()} != saved_model.shapes:
+            raise ValueError("its weights are not those of its layers")
+        network = DenseNetwork(layers, inputs, backend, config["dtype"], config["seed"], precision, ops)
         saved = config["loss"]
         if isinstance(saved, dict) and saved.get("name") in custom:
             arguments = {k: v for k, v in saved.items() if k != "name"}
@@ -331,13 +340,12 @@ def load(path: str | Path, *, backend: str = "auto", precision: str = "full", op
     except UnknownNameError as error:
         raise ModelFileError(f"{path} holds something of its author's own: {error} Pass it as load(path, "
                              f"custom={{name: it}}).") from error
-    except (XpdenseError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except MemoryLimitError:
+        raise
+    except (XpdenseError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise ModelFileError(f"{path} does not describe a network that can be made: {error}") from error
-    declared = network.arena.declared
-    if {name: p.shape for name, p in declared.items()} != {name: value.shape for name, value in tensors.items()}:
-        raise ModelFileError(f"the weights in {path} are not those of its network")
     with place.active():
-        for name, value in tensors.items():
+        for name, value in saved_model.tensors().items():
             network.arena.write(name, value)
     return network
 

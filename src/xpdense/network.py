@@ -41,15 +41,7 @@ class Network:
         self.backend = resolve("numpy" if self.follows_input else backend)
         if not self.follows_input:
             self.check_precision()
-        width, declared = self.inputs, dict[str, Parameter]()
-        for name, layer in self.named_layers():
-            for key, parameter in layer.parameters(self._width_before(name)).items():
-                if not key or "." in key:
-                    raise ParameterError(f"a parameter's name must not hold a dot, got {key!r} in {layer!r}")
-                declared[f"{name}.{key}"] = parameter
-        for layer in self.layers:
-            width = layer.outputs(width)
-        self.outputs = width
+        declared, self.outputs = declared_by(self.layers, self.inputs)
         with self.backend.active():
             self._settle(declared)
             self.arena.initialize(self.seed)
@@ -60,15 +52,6 @@ class Network:
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """All layers in forward order, those inside others after these, with names such as "0" and "2.0"."""
         yield from named(self.layers)
-
-    def _width_before(self, name: str) -> int:
-        """Features that go into the layer of this name."""
-        layers, width = self.layers, self.inputs
-        for position in name.split("."):
-            for layer in layers[: int(position)]:
-                width = layer.outputs(width)
-            layers = list(layers[int(position)].sublayers())
-        return width
 
     def _settle(self, declared: Mapping[str, Parameter]) -> None:
         """Take the ops of the backend that there is now, and memory there."""
@@ -208,6 +191,28 @@ class Network:
             rows.append((f"layer {position} ({type(layer).__name__})", x, y))
             x = y
         return rows
+
+
+def declared_by(layers: Sequence[Layer], inputs: int) -> tuple[dict[str, Parameter], int]:
+    """Every parameter that a stack of layers declares, by name, and its outputs; no memory is asked for."""
+    declared = dict[str, Parameter]()
+    for name, layer in named(layers):
+        for key, parameter in layer.parameters(_width_before(layers, inputs, name)).items():
+            if not key or "." in key:
+                raise ParameterError(f"a parameter's name must not hold a dot, got {key!r} in {layer!r}")
+            declared[f"{name}.{key}"] = parameter
+    for layer in layers:
+        inputs = layer.outputs(inputs)
+    return declared, inputs
+
+
+def _width_before(layers: Sequence[Layer], width: int, name: str) -> int:
+    """Features that go into the layer of this name."""
+    for position in name.split("."):
+        for layer in layers[: int(position)]:
+            width = layer.outputs(width)
+        layers = list(layers[int(position)].sublayers())
+    return width
 
 
 def _own(layer: str, arrays: dict[str, Array]) -> dict[str, Array]:
