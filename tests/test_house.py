@@ -15,7 +15,7 @@ FLOORS = [
     ["ops", "comm"],
     ["activations", "initializers", "schedules", "arena"],
     ["layers", "network", "losses", "optimizers"],
-    ["plots", "data", "metrics", "history", "checkpoint", "callbacks", "training", "doctor", "model"],
+    ["plots", "data", "metrics", "history", "checkpoint", "callbacks", "durable", "training", "doctor", "model"],
     ["estimators"],
     ["cli"],
 ]

@@ -20,9 +20,11 @@ _HOMES = {
     "doctor.gradients": ("GradientReport", "TensorCheck", "check_gradients", "check_network"),
     "doctor.rate": ("RateTest", "find_learning_rate"),
     "doctor.recognise": ("recognise",),
+    "durable": ("Checkpoint",),
     "errors": ("ArrayTypeError", "BackendError", "DataError", "DivergenceError", "FileFormatError", "MemoryLimitError",
                "MissingDependencyError", "ModelFileError", "NonFiniteDataError", "NonFiniteLossError", "NotFittedError",
-               "OutputError", "ParameterError", "ShapeError", "TargetError", "UnknownNameError", "XpdenseError"),
+               "OutputError", "ParameterError", "ResumeWarning", "ShapeError", "TargetError", "UnknownNameError",
+               "XpdenseError"),
     "estimators.classifier": ("MLPClassifier",),
     "estimators.regressor": ("MLPRegressor",),
     "history": ("History",),
@@ -74,6 +76,7 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .doctor.rate import RateTest as RateTest
     from .doctor.rate import find_learning_rate as find_learning_rate
     from .doctor.recognise import recognise as recognise
+    from .durable import Checkpoint as Checkpoint
     from .errors import ArrayTypeError as ArrayTypeError
     from .errors import BackendError as BackendError
     from .errors import DataError as DataError
@@ -87,6 +90,7 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .errors import NotFittedError as NotFittedError
     from .errors import OutputError as OutputError
     from .errors import ParameterError as ParameterError
+    from .errors import ResumeWarning as ResumeWarning
     from .errors import ShapeError as ShapeError
     from .errors import TargetError as TargetError
     from .errors import UnknownNameError as UnknownNameError

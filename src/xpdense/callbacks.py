@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,10 @@ class Run:
     has_validation : bool
     stop : bool
         Set it to end the training after this epoch.
+    interrupted : int
+        The number of the signal that asks for an end as soon as the step under way is made; 0: none has.
+    state_dict : callable
+        Gives where the training stands, between two steps: see Checkpoint.
     """
 
     network: Network
@@ -36,6 +41,8 @@ class Run:
     epoch: int = 0
     step: int = 0
     stop: bool = False
+    interrupted: int = 0
+    state_dict: Callable[[], dict[str, Any]] = dict
     metrics: dict[str, bool | None] = field(default_factory=dict)  # name -> whether greater is better, if known
 
 
@@ -64,11 +71,41 @@ class Callback:
     def on_step_end(self, run: Run) -> None:
         """After each step. It costs a Python call a step; reading a number of a GPU here waits for it."""
 
+    def on_pause(self, run: Run) -> None:
+        """Where Python comes back from recorded steps, after at most 32 of them: weights and state belong together."""
+
     def on_epoch_end(self, run: Run) -> None:
         """After each epoch, its row of the history written."""
 
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers of the training under way, for a checkpoint: what JSON can hold, and NumPy arrays."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Remember what `state_dict` gave, in a training that goes on from there; `on_train_begin` came before."""
+
     def on_train_end(self, run: Run) -> None:
         """Once, however the training ends: by itself, by `stop`, by an error or by Ctrl-C."""
+
+
+def monitored(run: Run, name: str | None) -> tuple[str, float]:
+    """The quantity of the history that tells better from worse, and its sign: 1.0 where less is better.
+
+    Default: the validation loss, or the loss where there is no validation.
+
+    Raises
+    ------
+    ParameterError
+        The history will have no such name, or nobody knows which way is better.
+    """
+    known = ["loss", *(["validation_loss"] if run.has_validation else []), *run.metrics]
+    name = name or ("validation_loss" if run.has_validation else "loss")
+    lookup("quantity to monitor", name, dict.fromkeys(known))
+    if name in run.metrics and run.metrics[name] is None:
+        metric = name.removeprefix("validation_")
+        raise ParameterError(f"nobody knows whether {metric} should rise or fall: give it as "
+                             f"Metric({metric!r}, 'values', function, greater_is_better=...)")
+    return name, -1.0 if run.metrics.get(name, False) else 1.0
 
 
 class EarlyStopping(Callback):
@@ -109,16 +146,23 @@ class EarlyStopping(Callback):
         self.tolerance, self.restore_best = real("tolerance", tolerance, 0.0), boolean("restore_best", restore_best)
 
     def on_train_begin(self, run: Run) -> None:
-        known = ["loss", *(["validation_loss"] if run.has_validation else []), *run.metrics]
-        self._name = self.monitor or ("validation_loss" if run.has_validation else "loss")
-        lookup("quantity to monitor", self._name, dict.fromkeys(known))
-        if self._name in run.metrics and run.metrics[self._name] is None:
-            name = self._name.removeprefix("validation_")
-            raise ParameterError(f"EarlyStopping does not know whether {name} should rise or fall: give it as "
-                                 f"Metric({name!r}, 'values', function, greater_is_better=...)")
-        self._sign = -1.0 if run.metrics.get(self._name, False) else 1.0
+        self._name, self._sign = monitored(run, self.monitor)
         self.best, self.best_epoch = math.inf * self._sign, -1
         self._weights: Any = None
+        self._backend = run.network.backend
+
+    def state_dict(self) -> dict[str, Any]:
+        best = None if math.isinf(self.best) else self.best
+        state: dict[str, Any] = {"best": best, "best_epoch": self.best_epoch}
+        if self._weights is not None:
+            state |= dict(zip(("params", "state"), map(self._backend.to_host, self._weights), strict=True))
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        best = state["best"]
+        self.best, self.best_epoch = math.inf * self._sign if best is None else float(best), int(state["best_epoch"])
+        if "params" in state:
+            self._weights = tuple(self._backend.from_host(state[name]) for name in ("params", "state"))
 
     def on_epoch_end(self, run: Run) -> None:
         value = run.history[self._name][-1]

@@ -133,6 +133,10 @@ class DoctorWarning(UserWarning):
     """A fit with doctor=True looks wrong, and the doctor found why."""
 
 
+class ResumeWarning(UserWarning):
+    """A training goes on from another place than its newest checkpoint; the message says why."""
+
+
 @dataclass(frozen=True)
 class LayerExtremes:
     """Largest absolute values around one layer at the step where the loss became non-finite.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,10 @@ class History(Mapping[str, list[float]]):
         """Forget all but the first epochs."""
         for column in self._columns.values():
             del column[epochs:]
+
+    def restore(self, columns: Mapping[str, Iterable[float]]) -> None:
+        """Hold these columns and no others."""
+        self._columns = {name: [float(value) for value in values] for name, values in columns.items()}
 
     def note(self, **values: float) -> None:
         """Add to the last epoch."""

@@ -13,7 +13,8 @@ from . import checkpoint, training
 from .backend import Array, Backend, backend_of, host, resolve
 from .callbacks import Callback, as_callbacks
 from .comm import Solo
-from .data.arrays import Batches, features, labelled, prepared, shaped
+from .data.arrays import Batches, InMemory, features, labelled, prepared, shaped
+from .durable import Checkpoint, identify, restored
 from .errors import (
     DivergenceError,
     MemoryLimitError,
@@ -90,7 +91,8 @@ class DenseNetwork(Network):
     def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer = "adam", batch_size: int = 128,
             epochs: int | None = None, validation: float | tuple[Any, ...] | None = None, sample_weight: Any = None,
             metrics: Sequence[str | Callable[..., float] | Metric] = (), callbacks: Sequence[Callback] = (),
-            shuffle: bool = True, progress: bool = False, doctor: bool = False) -> History:
+            shuffle: bool = True, progress: bool = False, doctor: bool = False,
+            resume: str | Path | None = None) -> History:
         """Train on x and y, from the weights as they are; the optimizer, and the order of batches, start afresh.
 
         Parameters
@@ -123,6 +125,10 @@ class DenseNetwork(Network):
         doctor : bool
             Whether to watch: where the loss rises, does not fall or becomes NaN, or parameters do not move, `diagnose`
             examines the training, and a DoctorWarning or the error says what it found; `history.diagnosis` holds it.
+        resume : str or Path, optional
+            A folder that a Checkpoint has written to in a training of the same network, data and settings: it goes on
+            from its newest checkpoint, on the CPU to the same bits as without the break. `epochs` may be more, unless
+            the learning rate's schedule depends on them. Where the folder holds none yet, it begins at the beginning.
 
         Returns
         -------
@@ -133,6 +139,8 @@ class DenseNetwork(Network):
         ------
         ParameterError, DataError, ArrayTypeError, BackendError, MemoryLimitError
             Before any work is done.
+        ModelFileError
+            What `resume` names is not there, or none of its checkpoints is whole.
         NonFiniteLossError
             The loss became NaN or infinite; the network holds good weights again.
         """
@@ -142,6 +150,10 @@ class DenseNetwork(Network):
             raise ParameterError("no layer of the network has parameters: there is nothing to train")
         scores = as_metrics(metrics, chosen)
         boolean("doctor", doctor)
+        keepers = [hook for hook in hooks if isinstance(hook, Checkpoint)]
+        hooks.sort(key=lambda hook: isinstance(hook, Checkpoint))  # they write down what the others remember
+        for keeper in keepers:
+            keeper.check(None if resume is None else Path(resume))
         if epochs is not None:
             epochs = positive_int("epochs", epochs)
         Batches(1, batch_size, self.seed, shuffle)  # says what is wrong with them before the data are touched
@@ -161,22 +173,29 @@ class DenseNetwork(Network):
             measured = rows if held_out is None else held_out
             for metric in scores:
                 metric.check(chosen, host(measured.y), self.outputs)
-            batches = Batches(rows.count, batch_size, self.seed, shuffle)
+            feed = InMemory(rows, Batches(rows.count, batch_size, self.seed, shuffle))
             if epochs is None:
-                epochs = max(10, -(-_STEPS // len(batches)))
-            peak = 4 * sum(self.widths()) * batches.batch_size * np.dtype(self.dtype).itemsize
-            self.backend.check_memory(peak, f"a batch of {batches.batch_size:,} rows")
+                epochs = max(10, -(-_STEPS // len(feed)))
+            peak = 4 * sum(self.widths()) * feed.batch_size * np.dtype(self.dtype).itemsize
+            self.backend.check_memory(peak, f"a batch of {feed.batch_size:,} rows")
             watch = None
             if doctor:
                 from .doctor.watch import Watch
 
-                watch = Watch(self, rows, chosen, rule, batches, epochs)
+                watch = Watch(self, rows, chosen, rule, feed.batches, epochs)
+            state = None
+            if keepers or resume is not None:
+                identity = identify(self, feed, held_out, shuffle, chosen, rule, epochs, scores, hooks)
+                for keeper in keepers:
+                    keeper.identity = identity
+                state = None if resume is None else restored(resume, self, identity)
             self.loss, follows = chosen, self.follows_input
             self.follows_input = False  # a callback that predicts must not move the network
             try:
                 with np.errstate(all="ignore"):  # a loss that is not finite is an error of its own
-                    history = training.train(self, rows, held_out, loss=chosen, optimizer=rule, epochs=epochs,
-                                             batches=batches, metrics=scores, callbacks=hooks, comm=Solo())
+                    history = training.train(self, feed, held_out, loss=chosen, optimizer=rule, epochs=epochs,
+                                             metrics=scores, callbacks=hooks, comm=Solo(),
+                                             resume=state)
             except DivergenceError as error:
                 if watch:
                     watch.explain(error)

@@ -7,7 +7,9 @@ and returns the next step's learning rate. Whatever is given in fractions is a f
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from .errors import ParameterError, positive_int, real
 
@@ -23,7 +25,15 @@ class Schedule:
     ...     def __call__(self, step, total): return self.rate * (1 - step / total)
     >>> Linear(0.1)(50, 100)
     0.05
+
+    Attributes
+    ----------
+    needs_total : bool
+        Whether the rate of a step depends on how many there will be: a training is then gone on with only to the
+        number of epochs that it began with.
     """
+
+    needs_total = True
 
     def __call__(self, step: int, total: int) -> float:
         raise NotImplementedError
@@ -33,6 +43,13 @@ class Schedule:
 
     def reset(self) -> None:
         """Called when a training begins."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What it remembers of the training under way, for a checkpoint, as JSON can hold it."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember what `state_dict` gave."""
 
 
 def _rate(value: object) -> float:
@@ -47,6 +64,7 @@ class Constant(Schedule):
     0.1
     """
 
+    needs_total = False
     learning_rate: float
 
     def __post_init__(self) -> None:
@@ -64,6 +82,7 @@ class Step(Schedule):
     0.01...
     """
 
+    needs_total = False
     learning_rate: float
     every: int
     factor: float = 0.1
@@ -84,6 +103,7 @@ class Exponential(Schedule):
     0.125
     """
 
+    needs_total = False
     learning_rate: float
     decay: float
 
@@ -103,6 +123,7 @@ class InverseScaling(Schedule):
     0.5
     """
 
+    needs_total = False
     learning_rate: float
     power: float = 0.5
 
@@ -185,6 +206,7 @@ class ReduceOnPlateau(Schedule):
     0.5
     """
 
+    needs_total = False
     learning_rate: float
     factor: float = 0.1
     patience: int = 5
@@ -202,6 +224,15 @@ class ReduceOnPlateau(Schedule):
 
     def reset(self) -> None:
         self.current, self._best, self._waited = self.learning_rate, math.inf, 0
+
+    def state_dict(self) -> dict[str, Any]:
+        best = None if math.isinf(self._best) else self._best
+        return {"current": self.current, "best": best, "waited": self._waited}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        best = state["best"]
+        self.current, self._best = float(state["current"]), math.inf if best is None else float(best)
+        self._waited = int(state["waited"])
 
     def __call__(self, step: int, total: int) -> float:
         return self.current

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from .backend import Array, Backend, host
 from .callbacks import Callback, ProgressBar, Run
 from .comm import Solo
-from .data.arrays import Batches, Rows, moved, stored
+from .data.arrays import Batches, Feed, Held, InMemory, Rows, Window, moved, stored
 from .errors import LayerExtremes, NonFiniteLossError, real
 from .history import History
 from .layers import Tape, forward
@@ -24,6 +25,7 @@ from .ops import Memory
 from .optimizers import Optimizer, OptimizerState
 
 _BURST = 32  # steps between two looks at the losses on a device, and there between two copies of the weights
+_POSITION = ("epoch", "step", "total", "mass", "seconds", "last_rate")  # of a loop, between two steps
 _OLD = 128  # steps between two copies where each loss is looked at, and a copy is for the case of a failure alone
 
 
@@ -69,43 +71,56 @@ def step_on_device(network: Network, loss: Loss, optimizer: OptimizerState, batc
     return value
 
 
-def train(network: Network, rows: Rows, validation: Rows | None, *, loss: Loss, optimizer: Optimizer, epochs: int,
-          batches: Batches, metrics: Sequence[Metric], callbacks: Sequence[Callback], comm: Solo,
-          state: OptimizerState | None = None, history: History | None = None) -> History:
+def train(network: Network, rows: Rows | Feed, validation: Rows | Held | None, *, loss: Loss, optimizer: Optimizer,
+          epochs: int, metrics: Sequence[Metric], callbacks: Sequence[Callback], comm: Solo,
+          batches: Batches | None = None, state: OptimizerState | None = None, history: History | None = None,
+          resume: Mapping[str, Any] | None = None) -> History:
     """The loop: epochs of steps, a row of the history after each. Everything is checked and in place already.
 
-    With the `state` and the `history` of an earlier training it goes on from there; the schedule starts afresh.
+    With the `state` and the `history` of an earlier training it goes on from there; the schedule starts afresh. With
+    what `Run.state_dict` gave, as `resume`, it goes on from that very step.
     """
+    feed = rows if isinstance(rows, Feed) else InMemory(rows, batches or Batches(rows.count, rows.count, 0))
     state = state or optimizer.begin(network.arena)
-    run = Run(network, History() if history is None else history, epochs, len(batches), validation is not None)
-    prefix, held = ("", rows) if validation is None else ("validation_", validation)
+    run = Run(network, History() if history is None else history, epochs, len(feed), validation is not None)
+    prefix = "" if validation is None else "validation_"
     run.metrics = {prefix + metric.name: metric.greater_is_better for metric in metrics}
     network.ops.begin_training()
-    loop = _Loop(network, rows, loss, state, batches, run, comm, callbacks)
+    loop = _Loop(network, feed, loss, state, run, comm, callbacks)
+    run.state_dict = loop.state_dict
     begun: list[Callback] = []
     try:
         for callback in callbacks:
             callback.on_train_begin(run)
             begun.append(callback)
-        for run.epoch in range(epochs):
-            start = time.perf_counter()
-            mean, rate = loop.epoch()
+        if resume is not None:
+            loop.load_state_dict(resume)
+        while loop.epoch < epochs and not run.stop:
+            run.epoch, start = loop.epoch, time.perf_counter() - loop.seconds
+            mean, rate = loop.make_epoch()
             seconds = time.perf_counter() - start
             values = {"loss": mean}
-            if validation is not None or metrics:
-                measured = evaluate(network, slices_of(network, held), held, loss, metrics)
-                values |= {prefix + name: value for name, value in measured.items() if prefix or name != "loss"}
-            run.history.append(**values, learning_rate=rate, seconds=seconds, rows_per_second=rows.count / seconds)
+            if validation is not None:
+                values |= {prefix + n: v for n, v in _measured(network, validation, loss, metrics).items()}
+            elif metrics:
+                measured = evaluate(network, slices_of(network, feed.rows), feed.rows, loss, metrics)
+                values |= {name: value for name, value in measured.items() if name != "loss"}
+            run.history.append(**values, learning_rate=rate, seconds=seconds, rows_per_second=feed.count / seconds)
             optimizer.learning_rate.observe(values.get("validation_loss", mean))
+            loop.next_epoch()
             for callback in callbacks:
                 callback.on_epoch_end(run)
-            if run.stop:
-                break
     finally:
         loop.replay = loop.tail = None  # they hold the loop, and it them, and much memory
         for callback in begun:
             callback.on_train_end(run)
     return run.history
+
+
+def _measured(network: Network, rows: Rows | Held, loss: Loss, metrics: Sequence[Metric]) -> dict[str, float]:
+    if isinstance(rows, Rows):
+        return evaluate(network, slices_of(network, rows), rows, loss, metrics)
+    return evaluate_parts(network, rows.parts(), loss, metrics)
 
 
 @dataclass
@@ -126,21 +141,23 @@ class _Loop:
     copy of weights and optimizer state with which a loss was computed and was finite.
     """
 
-    def __init__(self, network: Network, rows: Rows, loss: Loss, state: OptimizerState, batches: Batches, run: Run,
-                 comm: Solo, callbacks: Sequence[Callback]) -> None:
-        self.network, self.rows, self.loss, self.state = network, rows, loss, state
-        self.batches, self.run, self.comm, self.begun = batches, run, comm, state.steps
+    def __init__(self, network: Network, feed: Feed, loss: Loss, state: OptimizerState, run: Run, comm: Solo,
+                 callbacks: Sequence[Callback]) -> None:
+        self.network, self.feed, self.rows, self.loss, self.state = network, feed, feed.rows, loss, state
+        self.run, self.comm, self.begun, self.callbacks = run, comm, state.steps, callbacks
         self.stepping = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]
-        self.weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
+        self.pausing = [c for c in callbacks if type(c).on_pause is not Callback.on_pause]
+        self.epoch, self.step, self.total, self.mass, self.seconds = 0, 0, 0.0, 0.0, 0.0
+        self.begun_at = 0.0
         self.memory: dict[int, Memory] = {}  # of batches, by their size
         self.copies: list[_Copy] = []
         self.good = self.start = self._copy(self.begun)
         self.last_rate = 0.0
         self.watched = any(type(c) is not ProgressBar for c in self.stepping)  # somebody may look in at every step
         run.history.why_not_replayed = self._why_not_replayed()
-        full, rest = divmod(batches.rows, batches.batch_size)
+        full, rest = divmod(feed.count, feed.batch_size)
         replays, again = not run.history.why_not_replayed, run.epochs > 1
-        self.replay = _Replay(self, batches.batch_size, min(full, _BURST)) if replays and (again or full > 1) else None
+        self.replay = _Replay(self, feed.batch_size, min(full, _BURST)) if replays and (again or full > 1) else None
         self.tail = _Replay(self, rest, 1) if replays and again and rest else None  # the last, smaller batch
         self.settled = all(c.leaves_settings for c in callbacks)
 
@@ -154,53 +171,106 @@ class _Loop:
             return "the data stay on the host: they are sparse, or too large for the device"
         return "a callback looks in at every step" if self.watched else ""
 
-    def epoch(self) -> tuple[float, float]:
-        """Make the steps of epoch `run.epoch`; its mean loss and its last learning rate."""
-        backend, run, steps = self.network.backend, self.run, len(self.batches)
+    def make_epoch(self) -> tuple[float, float]:
+        """Make the steps of epoch `epoch` from step `step` on; its mean loss and its last learning rate."""
+        self.begun_at = time.perf_counter() - self.seconds
         self.network.arena.refresh()  # a callback may have written to the parameters
-        order, first = self.batches.order(run.epoch), self.begun + run.epoch * steps
-        count, size = len(order), self.batches.batch_size
-        mass = np.add.reduceat(np.ones(count) if self.weight is None else self.weight[order], range(0, count, size))
-        flat = order if self.rows.on_host else backend.from_host(order)  # one copy to the device
-
-        def drawn(i: int) -> Array:
-            """The rows of the epoch's step i."""
-            return flat[i * size : min((i + 1) * size, count)]
-
-        losses = backend.zeros((steps,), self.network.dtype)
         for replay in (self.replay, self.tail):
             if replay and not self.settled:
                 replay.program = None  # to be recorded anew, with the weight decay or the rate that there is now
-        for begin in range(0, steps, _BURST):
-            burst = range(begin, min(begin + _BURST, steps))
+        windows = self.feed.windows(self.epoch, self.step)
+        with contextlib.closing(windows):  # type: ignore[type-var]
+            for window in windows:
+                self._make(window)
+        return self.total / self.mass, self.last_rate
+
+    def next_epoch(self) -> None:
+        """An epoch has been made, and its row of the history written."""
+        self.epoch, self.step, self.total, self.mass, self.seconds = self.epoch + 1, 0, 0.0, 0.0, 0.0
+
+    def _make(self, window: Window) -> None:
+        """Make the steps of a window, in bursts."""
+        backend, run, order, size = self.network.backend, self.run, window.order, self.feed.batch_size
+        count, first = len(order), self.begun + self.epoch * len(self.feed) + window.first
+        steps = -(-count // size)
+        mass = np.add.reduceat(np.ones(count) if window.weight is None else window.weight, range(0, count, size))
+        flat = order if self.rows.on_host else backend.from_host(order)  # one copy to the device
+        losses = backend.zeros((min(steps, _BURST),), self.network.dtype)
+
+        def drawn(i: int) -> Array:
+            """The rows of the window's step i."""
+            return flat[i * size : min((i + 1) * size, count)]
+
+        begin = 0
+        while begin < steps:
+            stop = min(begin + _BURST, steps)
             if self._due(first + begin):
                 self.start = self._copy(first + begin)
-            made, full = 0, min(burst.stop, count // size) - begin
+            made, full = 0, min(stop, count // size) - begin
             if self.replay and full > 0:
                 made = self.replay.run(first, begin, flat[begin * size : (begin + full) * size], losses)
-            if self.tail and begin + made == steps - 1:
-                made += self.tail.run(first, begin + made, drawn(steps - 1), losses)
-            run.history.steps += len(burst)
-            self.state.steps = first + burst.stop
-            for i in burst if self.stepping else burst[made:]:
+            if self.tail and stop == steps == begin + made + 1 and count % size:
+                made += self.tail.run(first, begin + made, drawn(steps - 1), losses[made:])
+            i = begin if self.stepping else begin + made
+            while i < stop and not (run.interrupted and i >= begin + made > begin):
                 if i >= begin + made:
-                    losses[i] = self._step(first + i, drawn(i), look=backend.on_host)
+                    losses[i - begin] = self._step(first + i, drawn(i), look=backend.on_host)
+                    made += 1
                 run.step = first + i
                 for callback in self.stepping:
                     callback.on_step_end(run)
                 if self.watched:
                     self.network.arena.refresh()
-            run.step = first + burst[-1]
-            seen = backend.to_host(losses[begin : burst.stop])
+                i += 1
+            stop = begin + made  # before its end, where it was interrupted
+            run.history.steps += made
+            self.state.steps, run.step = first + stop, first + stop - 1
+            seen = backend.to_host(losses[:made])
             if not np.isfinite(seen).all():
                 self._restore(self.start)
-                for i in burst:
+                for i in range(begin, stop):
                     self._step(first + i, drawn(i), look=True)
                 i = begin + int(np.argmin(np.isfinite(seen)))  # a callback had a hand in it: it does not come again
                 self.fail(float(seen[i - begin]), self.take(drawn(i)), first + i)
-            self._check_weights(first + burst.stop, drawn(burst[-1]))
+            self._check_weights(first + stop, drawn(stop - 1))
             self.good = self.start
-        return float(np.asarray(backend.to_host(losses), np.float64) @ mass / mass.sum()), self.last_rate
+            for value, share in zip(seen.tolist(), mass[begin:stop].tolist(), strict=True):  # one by one: the sum does
+                self.total, self.mass = self.total + value * share, self.mass + share  # not depend on the bursts
+            begin, self.step = stop, window.first + stop
+            self.seconds = time.perf_counter() - self.begun_at
+            for callback in self.pausing:
+                callback.on_pause(run)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training stands, between two steps: all that the steps to come depend on, but for the weights."""
+        history = self.run.history
+        state: dict[str, Any] = {name: getattr(self, name) for name in _POSITION}
+        state |= {"stop": self.run.stop, "steps": history.steps, "replayed": history.replayed,
+                  "begun": self.begun, "schedule": self.state.optimizer.learning_rate.state_dict(),
+                  "history": {name: np.asarray(values, np.float64) for name, values in history.items()},
+                  "optimizer": {slot: self.network.backend.to_host(b) for slot, b in self.state.buffers.items()},
+                  "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks]}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; the weights are back already."""
+        history, backend, optimizer = self.run.history, self.network.backend, self.state
+        for name in _POSITION:
+            setattr(self, name, type(getattr(self, name))(state[name]))
+        self.run.stop, history.steps, history.replayed = state["stop"], state["steps"], state["replayed"]
+        self.begun = int(state["begun"])
+        history.restore(state["history"])
+        optimizer.optimizer.learning_rate.load_state_dict(state["schedule"])
+        optimizer.restore({slot: backend.from_host(values) for slot, values in state["optimizer"].items()})
+        optimizer.steps = self.begun + self.epoch * len(self.feed) + self.step
+        saved = list(state["callbacks"])
+        for callback in self.callbacks:  # each the first that is left of its type; what shows progress may be missing
+            found = next((entry for entry in saved if entry[0] == type(callback).__name__), None)
+            if found is not None:
+                saved.remove(found)
+                callback.load_state_dict(found[1])
+        self.copies.clear()
+        self.good = self.start = self._copy(optimizer.steps)
 
     def take(self, rows: Array) -> Rows:
         """A batch, in memory that the next batch of its size is written to."""
@@ -300,9 +370,10 @@ class _Replay:
         self.seconds = 0.05  # of a step, at most; measured with the first replay
 
     def run(self, first: int, begin: int, numbers: Array, losses: Array) -> int:
-        """Make the steps begin, begin + 1, ... of the epoch whose first is `first`, on rows by numbers (steps * size,).
+        """Make the steps first + begin, first + begin + 1, ... on rows by numbers (steps * size,).
 
-        How many it made: one alone where the step cannot be recorded.
+        How many it made: one alone where the step cannot be recorded, fewer where somebody interrupts. Their losses
+        are written to the beginning of `losses`.
         """
         loop, count = self.loop, len(numbers) // self.size
         self.rows[:count] = numbers.reshape(count, self.size)
@@ -330,7 +401,9 @@ class _Replay:
             if made < most:  # it ended by itself, at a loss that is not
                 batch = loop.take(self.rows[done])
                 loop.fail(float(self.losses[done, 0]), batch, first + begin + done)
-        losses[begin : begin + done] = self.losses[:done, 0]
+            if loop.run.interrupted:
+                break
+        losses[:done] = self.losses[:done, 0]
         return done
 
     def _first_row(self) -> None:
@@ -417,19 +490,38 @@ def evaluate(network: Network, slices: Iterable[Array], rows: Rows, loss: Loss,
 
     `slices` are the features of `rows`, one slice after the other; targets and weights are taken from `rows`.
     """
-    backend, xp = network.backend, network.ops.xp
-    weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
-    total, mass, end, predictions = 0.0, 0.0, 0, []
-    for z in logits(network, slices):
-        start, end = end, end + int(z.shape[0])
-        share = float(end - start) if weight is None else float(weight[start:end].sum())
-        value, _ = loss(network.ops, z, stored(rows.y[start:end, ...], backend),
-                        None if rows.weight is None else stored(rows.weight[start:end], backend))
+    def parts() -> Iterator[Rows]:
+        start = 0
+        for x in slices:
+            end = start + int(x.shape[0])
+            yield Rows(x, rows.y[start:end, ...], None if rows.weight is None else rows.weight[start:end])
+            start = end
+
+    return evaluate_parts(network, parts(), loss, metrics)
+
+
+def evaluate_parts(network: Network, parts: Iterable[Rows], loss: Loss, metrics: Sequence[Metric]) -> dict[str, float]:
+    """The same, of rows that come in parts; metrics keep a prediction and a target for each row."""
+    backend, xp, held = network.backend, network.ops.xp, list[Rows]()
+    total, mass, kept = 0.0, 0.0, []
+
+    def slices() -> Iterator[Array]:
+        for part in parts:
+            held[:] = [part]
+            yield stored(part.x, backend)
+
+    for z in logits(network, slices()):
+        part = held[0]
+        weight = None if part.weight is None else np.asarray(host(part.weight), np.float64)
+        share = float(z.shape[0]) if weight is None else float(weight.sum())
+        value, _ = loss(network.ops, z, stored(part.y, backend),
+                        None if part.weight is None else stored(part.weight, backend))
         total, mass = total + float(value) * share, mass + share
         if metrics:
-            predictions.append(np.array(backend.to_host(loss.link(xp, z))))
+            kept.append((np.array(host(part.y)), np.array(backend.to_host(loss.link(xp, z))), weight))
     values = {"loss": total / mass}
     if metrics:
-        target, prediction = host(rows.y), np.concatenate(predictions)
+        target, prediction = (np.concatenate(column) for column in list(zip(*kept, strict=True))[:2])
+        weight = None if kept[0][2] is None else np.concatenate([row[2] for row in kept])
         values |= {metric.name: metric(loss, target, prediction, weight) for metric in metrics}
     return values

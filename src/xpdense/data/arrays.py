@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -169,6 +171,15 @@ class Rows:
 
         return Rows(batch("x", self.x), batch("y", self.y), None if self.weight is None else batch("w", self.weight))
 
+    def digest(self) -> str:
+        """A checksum of features, targets and weights."""
+        value = zlib.crc32(repr([(a.shape, str(a.dtype)) for a in (self.x, self.y)]).encode())
+        for array in (self.x, self.y, *(() if self.weight is None else (self.weight,))):
+            for start in range(0, self.count, 2**16):
+                part = np.ascontiguousarray(host(array[start : start + 2**16, ...]))
+                value = zlib.crc32(part.data.cast("B"), value)
+        return f"{value:08x}"
+
     def split(self, ops: Any, fraction: float, seed: int) -> tuple[Rows, Rows]:
         """Rows to train on and to hold out, each where these are."""
         kept, out = split(self.count, fraction, seed)
@@ -242,3 +253,73 @@ class Batches:
         if not self.shuffle:
             return np.arange(self.rows)
         return np.random.default_rng([self.seed, 1, epoch]).permutation(self.rows)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some of an epoch's batches, one after the other.
+
+    Attributes
+    ----------
+    order : int64 array (n,)
+        Numbers of rows in the feed's `rows`: batches of its size, only the epoch's last one smaller.
+    weight : float64 array (n,) or None
+        Of those rows.
+    first : int
+        The step within the epoch that its first batch makes.
+    """
+
+    order: np.ndarray
+    weight: np.ndarray | None
+    first: int
+
+
+class Feed:
+    """What a training is fed with: an epoch is a sequence of windows of rows.
+
+    Attributes
+    ----------
+    rows : Rows
+        What the row numbers of a window refer to; memory that stays where it is.
+    count, batch_size : int
+        Rows of an epoch, and of a batch.
+    """
+
+    rows: Rows
+    count: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.count // self.batch_size)
+
+    def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
+        """The windows of an epoch from step `start` on; each is valid until the next one is asked for."""
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """What tells these rows from others."""
+        return self.rows.digest()
+
+
+class Held(Protocol):
+    """Rows to evaluate by, which come in parts."""
+
+    def parts(self) -> Iterator[Rows]:
+        """The rows, a part at a time, each valid until the next one is asked for."""
+
+    def digest(self) -> str:
+        """What tells these rows from others."""
+
+
+class InMemory(Feed):
+    """Rows that are all there: an epoch is one window."""
+
+    def __init__(self, rows: Rows, batches: Batches) -> None:
+        self.rows, self.batches, self.count, self.batch_size = rows, batches, rows.count, batches.batch_size
+        self._weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
+
+    def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
+        order = self.batches.order(epoch)[start * self.batch_size :]
+        if len(order):
+            yield Window(order, None if self._weight is None else self._weight[order], start)

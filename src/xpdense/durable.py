@@ -1,0 +1,304 @@
+"""Trainings that outlive their process: the Checkpoint callback, and what goes on from what it has written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import checkpoint
+from .callbacks import Callback, Run, monitored
+from .data.arrays import Feed, Held, Rows
+from .errors import ModelFileError, OutputError, ParameterError, ResumeWarning, lookup, positive_int, real
+from .losses import Loss
+from .metrics import Metric
+from .network import Network
+from .optimizers import Optimizer
+
+UNITS = ("epochs", "steps", "seconds")
+
+
+class Checkpoint(Callback):
+    """Writes checkpoints, from which `fit(..., resume=folder)` goes on to the same bits as an unbroken run.
+
+    One holds weights, optimizer state, schedule, the place in the epoch, history and what the other callbacks
+    remember; the order of rows and dropout are functions of the seed and the step. It is a folder "step-..." that is
+    not there until it is whole, and a model that `load` reads. One is written when it is due, at the next pause of the
+    steps (after at most 32 of them).
+
+    Ctrl-C and SIGTERM end the step under way, write a checkpoint, and end the training: by a KeyboardInterrupt, or a
+    SystemExit of 143. A second one ends it at once. This is so in the main thread; elsewhere Python sees no signals.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Made if it is not there; of this training alone.
+    every : number
+        How many of `unit` lie between two checkpoints.
+    unit : "epochs", "steps" or "seconds"
+    keep : int
+        How many of the last ones stay, and the best besides: of the ends of epochs, looked at when one is due.
+    monitor : str, optional
+        What tells the best, a name of the history; default "validation_loss", or "loss" where there is no validation.
+
+    Attributes
+    ----------
+    last, best : Path or None
+        The folders of the last checkpoint and of the best.
+
+    Raises
+    ------
+    OutputError
+        The folder cannot be written; `fit` raises it where the folder holds checkpoints of another training.
+    ParameterError
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, xpdense as xd
+    >>> x = np.linspace(-1.0, 1.0, 64)[:, None]
+    >>> net = xd.DenseNetwork([xd.Dense(8, "tanh"), xd.Dense(1)], inputs=1)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     keeper = xd.Checkpoint(folder, every=2)
+    ...     history = net.fit(x, x**2, loss="squared_error", epochs=4, callbacks=[keeper])
+    ...     keeper.last.name
+    'step-0000000004'
+    """
+
+    leaves_settings = True
+
+    def __init__(self, folder: str | Path, *, every: float = 1, unit: str = "epochs", keep: int = 3,
+                 monitor: str | None = None) -> None:
+        lookup("unit", unit, dict.fromkeys(UNITS))
+        self.every = real("every", every, 0.0, open_low=True) if unit == "seconds" else positive_int("every", every)
+        self.folder, self.unit, self.keep, self.monitor = Path(folder), unit, positive_int("keep", keep), monitor
+        self.last: Path | None = None
+        self.best: Path | None = None
+        self.identity: dict[str, Any] = {}  # of the training; `fit` says it
+        checkpoint.check_writable(self.folder)
+
+    def on_train_begin(self, run: Run) -> None:
+        self._name, self._sign = monitored(run, self.monitor)
+        self._lock = _locked(self.folder)
+        checkpoint.sweep(self.folder)
+        self._run, self._before = run, dict[int, Any]()
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        self._at = self._best_at = self._now(run)
+        self._best_value: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best and self.best.name, "best_value": self._best_value}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        name, value = state["best"], state["best_value"]
+        if name in [path.name for path in checkpoint.checkpoints(self.folder)]:
+            self.best, self._best_value = self.folder / str(name), float(value)
+        self._at = self._best_at = self._now(self._run)
+
+    def on_pause(self, run: Run) -> None:
+        if run.interrupted or (self.unit != "epochs" and self._due(run, self._at)):
+            self._save(run)
+        self._leave(run)
+
+    def on_epoch_end(self, run: Run) -> None:
+        value = run.history[self._name][-1]
+        better = self._best_value is None or self._sign * value < self._sign * self._best_value  # never so of NaN
+        better = better and value == value and self._due(run, self._best_at)
+        ends = run.stop or run.epoch + 1 == run.epochs
+        if better or ends or run.interrupted or (self.unit == "epochs" and self._due(run, self._at)):
+            if better:
+                self._best_value, self.best = value, self.folder / f"step-{run.history.steps:010d}"
+                self._best_at = self._now(run)
+            self._save(run)
+        self._leave(run)
+
+    def on_train_end(self, run: Run) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def check(self, resume: Path | None) -> None:
+        """Raise OutputError where the folder holds checkpoints of a training that is not gone on with."""
+        there = checkpoint.checkpoints(self.folder)
+        ours = resume is not None and self.folder.resolve() in (resume.resolve(), resume.resolve().parent)
+        if there and not ours:
+            raise OutputError(f"{self.folder} holds checkpoints of an earlier training ({there[0].name}): go on with "
+                              f"it (resume={str(self.folder)!r}), or name another folder")
+
+    def _now(self, run: Run) -> tuple[int, int, float]:
+        return run.history.epochs, run.history.steps, time.monotonic()
+
+    def _due(self, run: Run, since: tuple[float, ...]) -> bool:
+        position = UNITS.index(self.unit)
+        return bool(self._now(run)[position] - since[position] >= self.every)
+
+    def _save(self, run: Run) -> None:
+        network: Any = run.network
+        state, tensors = _split({"identity": self.identity, "loop": run.state_dict()})
+        self.last = checkpoint.write_checkpoint(self.folder, run.history.steps, (network.config(),
+                                                network.arena.to_host()), (state, tensors))
+        self._at = self._now(run)
+        for old in checkpoint.checkpoints(self.folder)[self.keep :]:
+            if old != self.best:
+                checkpoint.remove(old)
+
+    def _note(self, number: int, frame: Any) -> None:
+        """A signal: the first asks for an end, the second is one."""
+        if self._run.interrupted:
+            self._end(number, "interrupted twice: the step under way was not finished")
+        self._run.interrupted = number
+
+    def _leave(self, run: Run) -> None:
+        if run.interrupted:
+            self._end(run.interrupted, f"interrupted after {run.history.steps:,} steps: {self.last} holds them, and "
+                                       f"resume={str(self.folder)!r} goes on from there")
+
+    def _end(self, number: int, message: str) -> None:
+        raise KeyboardInterrupt(message) if number == signal.SIGINT else SystemExit(128 + number)
+
+
+def _locked(folder: Path) -> int | None:
+    """A lock on the folder, held until it is closed or the process ends: no two trainings write to one."""
+    try:
+        import fcntl
+    except ImportError:  # a system without it
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OutputError(f"another training writes its checkpoints to {folder}: wait for it, or name another "
+                          f"folder") from None
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+# --- going on --------------------------------------------------------------------------------------------------
+
+def restored(resume: str | Path, network: Network, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Put the weights of the newest checkpoint that is whole into a network; where its training stood.
+
+    `resume` is a folder of checkpoints, or one of them. None where the folder holds none yet: the training begins at
+    its beginning, and a ResumeWarning says so.
+
+    Raises
+    ------
+    ModelFileError
+        There is no such folder, or none of its checkpoints is whole.
+    ParameterError
+        They are of another training; the message says in what it differs.
+    """
+    folder = Path(resume)
+    single = (folder / "training.json").exists()
+    if not folder.is_dir():
+        raise ModelFileError(f"there is no folder {folder} to resume from")
+    found = [folder] if single else checkpoint.checkpoints(folder)
+    if not found:
+        warnings.warn(f"{folder} holds no checkpoint yet: the training begins at its beginning", ResumeWarning, 4)
+        return None
+    for path in found:
+        try:
+            model, training = checkpoint.read(path), checkpoint.read_training(path)
+            declared = {name: parameter.shape for name, parameter in network.arena.declared.items()}
+            _compare(path, training.config.get("identity"), identity)
+            if model.shapes != declared:
+                raise ModelFileError(f"the weights of {path} are not those of this network")
+            weights, tensors = model.tensors(), training.tensors()
+            loop = _loop(path, training.config, tensors)
+        except ModelFileError as error:
+            if path is found[-1]:
+                raise
+            warnings.warn(f"{error}. The checkpoint before it is taken.", ResumeWarning, 4)
+            continue
+        for name, value in weights.items():
+            network.arena.write(name, value)
+        network.arena.refresh()
+        return loop
+    raise AssertionError
+
+
+def _loop(path: Path, config: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    loop: dict[str, Any] = checkpoint.read_with(str(path), lambda: _joined(config, tensors)["loop"])
+    return loop
+
+
+def _compare(path: Path, saved: Any, identity: Mapping[str, Any]) -> None:
+    """Raise ParameterError where a checkpoint is of another training than this one."""
+    if not isinstance(saved, dict):
+        raise ModelFileError(f"{path} does not say of what training it is")
+    for name, value in identity.items():
+        longer = name == "epochs" and not identity["schedule_needs_total"] and saved.get(name, 0) <= value
+        if saved.get(name) != value and not longer:
+            raise ParameterError(f"{path} is of another training: {name} was {_short(saved.get(name))} there, and is "
+                                 f"{_short(value)} here")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def identify(network: Network, feed: Feed, held: Rows | Held | None, shuffle: bool, loss: Loss, optimizer: Optimizer,
+             epochs: int, metrics: Sequence[Metric], callbacks: Sequence[Callback]) -> dict[str, Any]:
+    """What two trainings must have in common for one to go on where the other stood; JSON."""
+    config: dict[str, Any] = getattr(network, "config", dict)()
+    kept = [type(c).__name__ for c in callbacks if _remembers(c) and not isinstance(c, Checkpoint)]
+    return {"layers": config.get("layers"), "inputs": network.inputs, "dtype": network.dtype, "seed": network.seed,
+            "precision": network.precision, "loss": loss.config(), "optimizer": _described(optimizer),
+            "learning_rate": _described(optimizer.learning_rate),
+            "schedule_needs_total": optimizer.learning_rate.needs_total, "batch_size": feed.batch_size,
+            "epochs": epochs, "shuffle": shuffle, "rows": feed.count, "data": feed.digest(),
+            "validation data": None if held is None else held.digest(),
+            "metrics": [metric.name for metric in metrics], "callbacks": kept}
+
+
+def _described(value: Any) -> dict[str, Any]:
+    """The type of an object and those of its settings that JSON can hold; what it remembers begins with "_"."""
+    plain = {k: v for k, v in vars(value).items() if not k.startswith("_") and isinstance(v, (int, float, str, bool))}
+    return {"type": type(value).__name__} | {k: v for k, v in plain.items() if k != "current"}
+
+
+def _remembers(callback: Callback) -> bool:
+    return type(callback).state_dict is not Callback.state_dict
+
+
+# --- arrays within a state -------------------------------------------------------------------------------------
+
+def _split(state: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """A state in which a name stands for every array, and these by name."""
+    tensors: dict[str, np.ndarray] = {}
+
+    def walk(value: Any, path: str) -> Any:
+        if isinstance(value, np.ndarray):
+            tensors[path] = value
+            return {"tensor": path}
+        if isinstance(value, Mapping):
+            return {key: walk(inner, f"{path}/{key}" if path else str(key)) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [walk(inner, f"{path}/{i}") for i, inner in enumerate(value)]
+        return value.item() if isinstance(value, np.generic) else value
+
+    return walk(state, ""), tensors
+
+
+def _joined(state: Any, tensors: Mapping[str, np.ndarray]) -> Any:
+    """The state again."""
+    if isinstance(state, dict):
+        if set(state) == {"tensor"}:
+            return tensors[state["tensor"]]
+        return {key: _joined(inner, tensors) for key, inner in state.items()}
+    return [_joined(inner, tensors) for inner in state] if isinstance(state, list) else state
