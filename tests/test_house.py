@@ -15,7 +15,8 @@ FLOORS = [
     ["ops", "comm"],
     ["activations", "initializers", "schedules", "arena"],
     ["layers", "network", "losses", "optimizers"],
-    ["plots", "data", "metrics", "history", "checkpoint", "callbacks", "durable", "training", "doctor", "model"],
+    ["plots", "data", "metrics", "history", "checkpoint", "predictions", "callbacks", "durable", "training", "doctor",
+     "model"],
     ["estimators"],
     ["cli"],
 ]

@@ -251,7 +251,7 @@ class Killed(BaseException):
 
 
 _CALLS: dict[str, tuple[Any, str]] = {
-    **{f"os.{name}": (os, name) for name in ("fsync", "replace", "fdopen", "open", "chmod")},
+    **{f"os.{name}": (os, name) for name in ("fsync", "replace", "open", "chmod")},
     **{name: (Path, name) for name in ("unlink", "iterdir", "mkdir")},
     "mkstemp": (tempfile, "mkstemp"),
 }

@@ -10,7 +10,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module, metadata, util
@@ -110,6 +110,15 @@ class Backend:
         """A context in which this backend's device is the current one (only CuPy has such a thing)."""
         return self.device if self.kind == "cupy" else contextlib.nullcontext()
 
+    @contextlib.contextmanager
+    def copying(self) -> Iterator[Callable[[], None]]:
+        """A context in which copies to the device go beside what it computes; call what it gives to wait for them."""
+        if self.kind != "cupy":
+            yield lambda: None
+            return
+        with self.xp.cuda.Stream(non_blocking=True) as stream:
+            yield stream.synchronize
+
     def memory(self) -> int:
         """Bytes of memory that the device has in all; 0 where that is not known."""
         if self.kind == "cupy":
@@ -125,13 +134,20 @@ class Backend:
         limit = container.read_text().strip() if container.is_file() else "max"
         return min(here, int(limit)) if limit.isdigit() else here
 
+    def free(self) -> int:
+        """Bytes of memory that can be had now; 0 where that is not known."""
+        if self.kind == "cupy":
+            with self.device:
+                return int(self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes())
+        if self.kind == "torch" and str(self.device).startswith("cuda"):
+            return int(import_module("torch").cuda.mem_get_info(self.device)[0])
+        return _free_on_host()
+
     def crowded(self, size: int) -> bool:
         """Whether that many bytes would take more than half of what is free on a GPU; never on the host."""
         if self.kind != "cupy":
             return False
-        with self.device:
-            free = self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes()
-        return bool(size > free // 2)
+        return size > self.free() // 2
 
     def check_memory(self, needed: int, what: str) -> None:
         """Raise MemoryLimitError when `needed` bytes are more than the device has."""
@@ -155,6 +171,21 @@ class Backend:
 
     def __reduce__(self) -> tuple[Any, ...]:  # namespaces are modules, which do not pickle
         return resolve, (self.name,)
+
+
+def _free_on_host() -> int:
+    """What Linux says can be had without swapping, or the less that is left to a container; 0 elsewhere."""
+    try:
+        found = {line.split(":")[0]: line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines()}
+        free = int(found["MemAvailable"]) * 1024
+    except (OSError, KeyError, IndexError, ValueError):
+        return 0
+    with contextlib.suppress(OSError, KeyError, ValueError):  # no container, or none with a limit
+        group = Path("/sys/fs/cgroup")
+        limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        free = min(free, limit - used + int(stat["inactive_file"]))  # pages of files that are given up at once
+    return free
 
 
 def _aligned(make: Callable[..., np.ndarray], shape: tuple[int, ...], dtype: str) -> np.ndarray:

@@ -180,17 +180,32 @@ def _said(folder: Path, what: str) -> Iterator[None]:
         raise OutputError(f"cannot write the {what} to {folder}: {error.strerror or error}") from error
 
 
+@contextlib.contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A file to write to, beside `path`, which takes its place when all is well and is gone when it is not.
+
+    Raises
+    ------
+    OutputError
+    """
+    path = Path(os.path.realpath(path))
+    with _said(path, "file"):
+        handle, name = tempfile.mkstemp(prefix=_WRITING, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
 def _replace(path: Path, data: bytes) -> None:
     """Write a file so that, whenever the machine stops, either the old or the new one is there, whole."""
-    handle, temporary = tempfile.mkstemp(prefix=_WRITING, dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            _put(file, data)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replaced(path) as temporary, open(temporary, "wb") as file:
+        _put(file, data)
     _sync(path.parent)
 
 

@@ -202,6 +202,11 @@ class NonFiniteLossError(DivergenceError):
         return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is at its end: Python's, NumPy's, CuPy's (a MemoryError) or PyTorch's."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 def lookup(kind: str, name: object, known: Mapping[str, T]) -> T:
     """`known[name]`, or an UnknownNameError that lists the known names.
 

@@ -13,7 +13,8 @@ from . import checkpoint, training
 from .backend import Array, Backend, backend_of, host, resolve
 from .callbacks import Callback, as_callbacks
 from .comm import Solo
-from .data.arrays import Batches, InMemory, features, labelled, prepared, shaped
+from .data.arrays import Batches, Held, InMemory, Rows, features, labelled, prepared, shaped, stored
+from .data.stream import Stream
 from .durable import Checkpoint, identify, restored
 from .errors import (
     DivergenceError,
@@ -21,6 +22,7 @@ from .errors import (
     ModelFileError,
     NotFittedError,
     ParameterError,
+    ShapeError,
     UnknownNameError,
     XpdenseError,
     boolean,
@@ -33,6 +35,7 @@ from .metrics import Metric, as_metrics
 from .network import Network, declared_by
 from .ops import check_choice
 from .optimizers import Optimizer, as_optimizer
+from .predictions import write_predictions
 
 _STEPS = 5000  # optimizer steps of a training whose number of epochs is not said
 
@@ -88,8 +91,9 @@ class DenseNetwork(Network):
 
     # --- training ----------------------------------------------------------------------------------------------
 
-    def fit(self, x: Any, y: Any, *, loss: str | Loss, optimizer: str | Optimizer = "adam", batch_size: int = 128,
-            epochs: int | None = None, validation: float | tuple[Any, ...] | None = None, sample_weight: Any = None,
+    def fit(self, x: Any, y: Any = None, *, loss: str | Loss, optimizer: str | Optimizer = "adam",
+            batch_size: int = 128, epochs: int | None = None,
+            validation: float | tuple[Any, ...] | Stream | None = None, sample_weight: Any = None,
             metrics: Sequence[str | Callable[..., float] | Metric] = (), callbacks: Sequence[Callback] = (),
             shuffle: bool = True, progress: bool = False, doctor: bool = False,
             resume: str | Path | None = None) -> History:
@@ -97,8 +101,10 @@ class DenseNetwork(Network):
 
         Parameters
         ----------
-        x : array (n, inputs)
-            Of any namespace, or what NumPy makes an array of.
+        x : array (n, inputs), or a Stream
+            Of any namespace, or what NumPy makes an array of; or data that are read when they are needed, see
+            `xpdense.data.open`, which bring their own y and weights. What a stream has learnt of a table's columns
+            goes to `extra`, so that a saved model can predict from such tables.
         y : array
             (n, outputs); (n,) where there is one output; class numbers (n,) for softmax_cross_entropy.
         loss : str or Loss
@@ -109,7 +115,7 @@ class DenseNetwork(Network):
             Rows per step; a last, smaller batch is trained on too.
         epochs : int, optional
             Passes over the data. Default: as many as make 5,000 steps, at least 10.
-        validation : float, (x, y) or (x, y, sample_weight), optional
+        validation : float, (x, y) or (x, y, sample_weight), or a Stream, optional
             A fraction of the rows to hold out, drawn by the seed, or data of its own.
         sample_weight : array (n,), optional
         metrics : list
@@ -157,32 +163,49 @@ class DenseNetwork(Network):
         if epochs is not None:
             epochs = positive_int("epochs", epochs)
         Batches(1, batch_size, self.seed, shuffle)  # says what is wrong with them before the data are touched
+        streams = isinstance(x, Stream)
+        if streams and not (y is None and sample_weight is None and not doctor):
+            raise ParameterError("a stream brings its own y and weights, and doctor=True examines arrays: leave them "
+                                 "out, or fit(*x.head(), ...)")
+        if not streams and y is None:
+            raise ParameterError("y is missing: fit(x, y, ...)")
         self._follow(x)
         self.check_precision()
         with self.backend.active():
-            rows = prepared(x, y, sample_weight, self, chosen)
-            held_out = None
-            if isinstance(validation, (tuple, list)):
+            held_out: Rows | Held | None = None
+            fraction: Any = validation
+            if isinstance(validation, Stream):
+                held_out = self._fitting(validation).held(self, chosen)
+            elif isinstance(validation, (tuple, list)):
                 if len(validation) not in (2, 3):
                     raise ParameterError(f"validation must be a fraction, (x, y) or (x, y, sample_weight), got a "
                                          f"{type(validation).__name__} of {len(validation)}")
                 xv, yv, *wv = validation
                 held_out = prepared(xv, yv, wv[0] if wv else None, self, chosen, "validation ")
-            elif validation is not None:
-                rows, held_out = rows.split(self.ops, validation, self.seed)
-            measured = rows if held_out is None else held_out
-            for metric in scores:
+            if isinstance(x, Stream):
+                self._fitting(x)
+                if held_out is None and fraction is not None:
+                    x, rest = x.split(fraction, seed=self.seed)
+                    held_out = rest.held(self, chosen)
+                training.check_memory(self, rule, batch_size := min(batch_size, x.rows), 3 * x.row_size(self))
+                feed = x.feed(self, chosen, batch_size, self.seed, shuffle)
+                self.extra = {**self.extra, **x.to_dict()}
+            else:
+                rows = prepared(x, y, sample_weight, self, chosen)
+                if held_out is None and fraction is not None:
+                    rows, held_out = rows.split(self.ops, fraction, self.seed)
+                training.check_memory(self, rule, min(batch_size, rows.count))
+                feed = InMemory(rows, Batches(rows.count, batch_size, self.seed, shuffle))
+            measured: Any = held_out if streams or held_out is not None else feed.rows
+            for metric in scores if isinstance(measured, Rows) else ():
                 metric.check(chosen, host(measured.y), self.outputs)
-            feed = InMemory(rows, Batches(rows.count, batch_size, self.seed, shuffle))
             if epochs is None:
                 epochs = max(10, -(-_STEPS // len(feed)))
-            peak = 4 * sum(self.widths()) * feed.batch_size * np.dtype(self.dtype).itemsize
-            self.backend.check_memory(peak, f"a batch of {feed.batch_size:,} rows")
             watch = None
             if doctor:
                 from .doctor.watch import Watch
 
-                watch = Watch(self, rows, chosen, rule, feed.batches, epochs)
+                watch = Watch(self, rows, chosen, rule, Batches(rows.count, batch_size, self.seed, shuffle), epochs)
             state = None
             if keepers or resume is not None:
                 identity = identify(self, feed, held_out, shuffle, chosen, rule, epochs, scores, hooks)
@@ -208,7 +231,7 @@ class DenseNetwork(Network):
 
     # --- using -------------------------------------------------------------------------------------------------
 
-    def predict(self, x: Any) -> Array:
+    def predict(self, x: Any, out: str | Path | None = None) -> Any:
         """Predictions (n, outputs): probabilities for the cross-entropies, rates for Poisson, else the outputs.
 
         They come as an array of x's own namespace and device, NumPy where x is none. Memory is bounded: rows are
@@ -216,17 +239,36 @@ class DenseNetwork(Network):
 
         Parameters
         ----------
-        x : array (n, inputs)
+        x : array (n, inputs), or a Stream
+        out : str or Path, optional
+            A .csv or .parquet file to write the predictions of a stream to, as they are made: a column for each
+            output; of a table, "prediction" as the target is (a label or a value), and the probability of each class.
+
+        Returns
+        -------
+        The array; or with `out` how many rows were written.
 
         Raises
         ------
         ShapeError, ArrayTypeError, NonFiniteDataError, DataError
+        OutputError
+            `out` cannot be written; what was there is still there.
         """
         source = self._follow(x)
         place = source or resolve("numpy")
-        return training.outputs(self, self._slices(x), self.loss.link if self.loss else _identity, place)
+        link = self.loss.link if self.loss else _identity
+        if isinstance(x, Stream):
+            found = (self._fitting(x).held(self, None).parts())
+            slices = (stored(part.x, self.backend) for part in training.bounded(self, found))
+            if out is not None:
+                pieces = (training.outputs(self, [part], link, place) for part in slices)
+                return write_predictions(out, pieces, x.goal)
+            return training.outputs(self, slices, link, place)
+        if out is not None:
+            raise ParameterError("out= is for streams, whose predictions may be many: see xpdense.data.open")
+        return training.outputs(self, self._slices(x), link, place)
 
-    def evaluate(self, x: Any, y: Any, *, loss: str | Loss | None = None, sample_weight: Any = None,
+    def evaluate(self, x: Any, y: Any = None, *, loss: str | Loss | None = None, sample_weight: Any = None,
                  metrics: Sequence[str | Callable[..., float] | Metric] = ()) -> dict[str, float]:
         """The mean loss, and metrics, on data: {"loss": ..., "accuracy": ...}.
 
@@ -234,7 +276,7 @@ class DenseNetwork(Network):
 
         Parameters
         ----------
-        x : array (n, inputs)
+        x : array (n, inputs), or a Stream, which brings its own y and weights
         y : array (n, outputs), (n,) where there is one output, class numbers (n,) for softmax_cross_entropy
         loss : str or Loss, optional
         sample_weight : array (n,), optional
@@ -253,7 +295,15 @@ class DenseNetwork(Network):
         assert chosen is not None
         self._check_output(chosen)
         scores = as_metrics(metrics, chosen)
+        if isinstance(x, Stream) and not (y is None and sample_weight is None):
+            raise ParameterError("a stream brings its own y and weights: leave them out")
+        if y is None and not isinstance(x, Stream):
+            raise ParameterError("y is missing: evaluate(x, y)")
         self._follow(x)
+        if isinstance(x, Stream):
+            with self.backend.active(), np.errstate(all="ignore"):
+                parts = training.bounded(self, self._fitting(x).held(self, chosen).parts())
+                return training.evaluate_parts(self, parts, chosen, scores)
         x, _ = shaped(x, self.inputs)
         with self.backend.active(), np.errstate(all="ignore"):
             rows = labelled(x, y, sample_weight, self, chosen)
@@ -265,6 +315,12 @@ class DenseNetwork(Network):
         if last != "identity" and type(chosen).link is not Loss.link:
             raise ParameterError(f"the last layer has the activation {last!r}, and {chosen.name} applies its own to "
                                  f"the logits: use Dense({self.outputs})")
+
+    def _fitting(self, stream: Stream) -> Stream:
+        """The stream, unless its features are not as many as the network takes."""
+        if stream.inputs != self.inputs:
+            raise ShapeError(f"the stream has {stream.inputs} features, and the network takes {self.inputs}")
+        return stream
 
     def _slices(self, x: Any) -> Iterator[Array]:
         """x in slices of bounded memory, each as the network wants it."""

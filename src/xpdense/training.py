@@ -15,7 +15,7 @@ from .backend import Array, Backend, host
 from .callbacks import Callback, ProgressBar, Run
 from .comm import Solo
 from .data.arrays import Batches, Feed, Held, InMemory, Rows, Window, moved, stored
-from .errors import LayerExtremes, NonFiniteLossError, real
+from .errors import LayerExtremes, MemoryLimitError, NonFiniteLossError, is_out_of_memory, real
 from .history import History
 from .layers import Tape, forward
 from .losses import Loss
@@ -103,13 +103,21 @@ def train(network: Network, rows: Rows | Feed, validation: Rows | Held | None, *
             if validation is not None:
                 values |= {prefix + n: v for n, v in _measured(network, validation, loss, metrics).items()}
             elif metrics:
-                measured = evaluate(network, slices_of(network, feed.rows), feed.rows, loss, metrics)
-                values |= {name: value for name, value in measured.items() if name != "loss"}
+                values |= {n: v for n, v in _measured(network, feed.held(), loss, metrics).items() if n != "loss"}
             run.history.append(**values, learning_rate=rate, seconds=seconds, rows_per_second=feed.count / seconds)
             optimizer.learning_rate.observe(values.get("validation_loss", mean))
             loop.next_epoch()
             for callback in callbacks:
                 callback.on_epoch_end(run)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        loop.replay = loop.tail = None
+        loop.restore_good()
+        raise MemoryLimitError(
+            f"{network.backend.name} ran out of memory after {run.history.steps:,} steps, in batches of "
+            f"{feed.batch_size:,} rows: lower batch_size, or use narrower layers. The network holds the weights from "
+            f"before step {loop.good.step:,}. ({str(error).strip() or type(error).__name__})") from error
     finally:
         loop.replay = loop.tail = None  # they hold the loop, and it them, and much memory
         for callback in begun:
@@ -117,10 +125,40 @@ def train(network: Network, rows: Rows | Feed, validation: Rows | Held | None, *
     return run.history
 
 
+def check_memory(network: Network, optimizer: Optimizer, batch_size: int, feeding: int = 0) -> None:
+    """Raise MemoryLimitError where a training needs more memory than there is left, before any of it is asked for.
+
+    Counted are, of the parameters, the optimizer's state and two copies of both; of a batch, its features, and for
+    each layer its output, what backward needs of it, and the gradients of both. `feeding` is what waits for each row
+    of a batch besides, in bytes. The network itself and the data are there already.
+    """
+    free = network.backend.free()
+    item, slots = np.dtype(network.dtype).itemsize, len(optimizer.slots)
+    copies = item * (slots + 2 * (1 + slots)) * int(network.arena.params.shape[0])
+    row = item * 4 * sum(network.widths()) + feeding
+    if not free or copies + row * batch_size <= free:
+        return
+    fits = (free - copies) // row
+    fits = 2 ** (fits.bit_length() - 1) if fits > 0 else 0
+    advice = f"batch_size={fits:,} would fit." if fits else "No batch size fits: use fewer or narrower layers."
+    raise MemoryLimitError(
+        f"this training needs about {_size(copies + row * batch_size)} more, {_size(copies)} for the optimizer's state "
+        f"and copies of the {network.size:,} parameters and {_size(row * batch_size)} for a batch of {batch_size:,} "
+        f"rows; {network.backend.name} has {_size(free)} free. {advice}")
+
+
+def _size(count: int) -> str:
+    """
+    >>> _size(3 * 2**20)
+    '3.0 MiB'
+    """
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
+
+
 def _measured(network: Network, rows: Rows | Held, loss: Loss, metrics: Sequence[Metric]) -> dict[str, float]:
     if isinstance(rows, Rows):
         return evaluate(network, slices_of(network, rows), rows, loss, metrics)
-    return evaluate_parts(network, rows.parts(), loss, metrics)
+    return evaluate_parts(network, bounded(network, rows.parts()), loss, metrics)
 
 
 @dataclass
@@ -243,12 +281,13 @@ class _Loop:
 
     def state_dict(self) -> dict[str, Any]:
         """Where the training stands, between two steps: all that the steps to come depend on, but for the weights."""
-        history = self.run.history
+        history, scale = self.run.history, getattr(self.network.ops, "loss_scale", None)  # of float16 on CUDA
         state: dict[str, Any] = {name: getattr(self, name) for name in _POSITION}
         state |= {"stop": self.run.stop, "steps": history.steps, "replayed": history.replayed,
                   "begun": self.begun, "schedule": self.state.optimizer.learning_rate.state_dict(),
                   "history": {name: np.asarray(values, np.float64) for name, values in history.items()},
                   "optimizer": {slot: self.network.backend.to_host(b) for slot, b in self.state.buffers.items()},
+                  "scale": None if scale is None else self.network.backend.to_host(scale),
                   "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks]}
         return state
 
@@ -262,6 +301,8 @@ class _Loop:
         history.restore(state["history"])
         optimizer.optimizer.learning_rate.load_state_dict(state["schedule"])
         optimizer.restore({slot: backend.from_host(values) for slot, values in state["optimizer"].items()})
+        if state["scale"] is not None:
+            self.network.ops.assign(self.network.ops.loss_scale, tuple(state["scale"].tolist()))
         optimizer.steps = self.begun + self.epoch * len(self.feed) + self.step
         saved = list(state["callbacks"])
         for callback in self.callbacks:  # each the first that is left of its type; what shows progress may be missing
@@ -271,6 +312,12 @@ class _Loop:
                 callback.load_state_dict(found[1])
         self.copies.clear()
         self.good = self.start = self._copy(optimizer.steps)
+
+    def restore_good(self) -> None:
+        """Put the last good weights back, and let go of the memory that the steps worked in."""
+        self.memory.clear()
+        self.network.forget()
+        self._restore(self.good)
 
     def take(self, rows: Array) -> Rows:
         """A batch, in memory that the next batch of its size is written to."""
@@ -458,6 +505,15 @@ def parts(network: Network, x: Any) -> Iterator[Any]:
     n, rows = int(x.shape[0]), batch_rows(network)
     for i in range(0, n, rows):
         yield x[i : min(i + rows, n), ...]
+
+
+def bounded(network: Network, found: Iterable[Rows]) -> Iterator[Rows]:
+    """Rows that come in parts, in parts of at most `batch_rows`."""
+    most = batch_rows(network)
+    for rows in found:
+        for i in range(0, rows.count, most):
+            weight = None if rows.weight is None else rows.weight[i : i + most]
+            yield Rows(rows.x[i : i + most], rows.y[i : i + most], weight)
 
 
 def slices_of(network: Network, rows: Rows) -> Iterator[Array]:

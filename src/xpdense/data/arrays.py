@@ -274,6 +274,16 @@ class Window:
     first: int
 
 
+class Held(Protocol):
+    """Rows to evaluate by, which come in parts."""
+
+    def parts(self) -> Iterator[Rows]:
+        """The rows, a part at a time, each valid until the next one is asked for."""
+
+    def digest(self) -> str:
+        """What tells these rows from others."""
+
+
 class Feed:
     """What a training is fed with: an epoch is a sequence of windows of rows.
 
@@ -297,19 +307,13 @@ class Feed:
         """The windows of an epoch from step `start` on; each is valid until the next one is asked for."""
         raise NotImplementedError
 
+    def held(self) -> Rows | Held:
+        """The same rows, to evaluate by."""
+        return self.rows
+
     def digest(self) -> str:
         """What tells these rows from others."""
         return self.rows.digest()
-
-
-class Held(Protocol):
-    """Rows to evaluate by, which come in parts."""
-
-    def parts(self) -> Iterator[Rows]:
-        """The rows, a part at a time, each valid until the next one is asked for."""
-
-    def digest(self) -> str:
-        """What tells these rows from others."""
 
 
 class InMemory(Feed):

@@ -46,6 +46,16 @@ def texts_of(values: Series) -> Series:
     return values.astype(object).map(lambda value: str(plain(value)), na_action="ignore")
 
 
+def coded_texts(values: Series) -> tuple[np.ndarray, list[str]]:
+    """The place (n,) of each value in a list of texts, -1 where it is missing; and that list, in no special order."""
+    pandas = require("pandas", "cli", "reading tables")
+    if isinstance(values.dtype, pandas.CategoricalDtype):
+        codes, distinct = values.cat.codes.to_numpy(), values.cat.categories
+    else:
+        codes, distinct = pandas.factorize(values.astype(object))
+    return np.asarray(codes, np.int64), [str(plain(value)) for value in distinct]
+
+
 def labels_of(values: Series) -> tuple[np.ndarray, list[Any]]:
     """The place (n,) of each value in the list of distinct labels, and that list."""
     pandas = require("pandas", "cli", "reading tables")

@@ -11,7 +11,7 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ BUNDLED = {name: f"load_{name}" for name in ("breast_cancer", "diabetes", "digit
 #: The columns that are taken for the target of a file when none is named.
 TARGET_NAMES = ("target", "y", "label", "class")
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ def read(data: str, *, text: Collection[str] = (), columns: Sequence[str] | None
     name = name[: name.lower().rfind(suffix)] or "data"
     if suffix == ".npz":
         return Table(name, _npz(path, pandas, columns, target, needs_target), target)
-    if suffix in _SEPARATORS:
-        frame = _csv(path, pandas, _SEPARATORS[suffix], text)
+    if suffix in SEPARATORS:
+        frame = _csv(path, pandas, SEPARATORS[suffix], text)
     elif suffix in (".parquet", ".pq"):
         frame = _parquet(path, pandas)
     else:
@@ -130,11 +130,23 @@ def read(data: str, *, text: Collection[str] = (), columns: Sequence[str] | None
 # --- files -----------------------------------------------------------------------------------------------------
 
 def _csv(path: Path, pandas: Any, separator: str, text: Collection[str]) -> Any:
-    try:
-        header, codes = _check_lines(path, separator)
+    with reading_csv(path):
+        with _opened(path) as file:
+            rows = rows_of_csv(path, file, separator)
+            header, coded = next(rows)
+            for _ in rows:
+                pass
+        codes = {header[i] for i in coded}
         with _opened(path) as file:
             return pandas.read_csv(file, sep=separator, dtype={n: "str" for n in header if n in text or n in codes},
                                    low_memory=False, index_col=False)
+
+
+@contextmanager
+def reading_csv(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in a CSV file, as a FileFormatError that names it."""
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path} is not UTF-8 text (byte {error.object[error.start]:#04x}): save it as UTF-8, or "
                               f"give it the ending of what it is") from None
@@ -156,32 +168,36 @@ def _opened(path: Path) -> Iterator[io.TextIOWrapper]:
             yield text
 
 
-def _check_lines(path: Path, separator: str) -> tuple[list[str], set[str]]:
-    """The header, and the columns of codes such as 007, which are text; every line has as many fields as the header."""
-    with _opened(path) as file:
-        lines = csv.reader(file, delimiter=separator)
-        rows = (row for row in lines if len(row) > 1 or "".join(row).strip())  # pandas skips blank lines too
-        header = next(rows, None)
-        if header is None:
-            raise FileFormatError(f"{path} is empty")
-        if "\0" in "".join(header):
-            raise FileFormatError(f"{path} is not text: its first line holds zero bytes")
-        if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
-            raise FileFormatError(f"{path} has one column, {header[0]!r}: separate columns by commas (.csv) or tabs "
-                                  f"(.tsv)")
-        twice = sorted({name for name in header if name and header.count(name) > 1})
-        if twice:
-            raise FileFormatError(f"{path} has more than one column called {twice[0]!r}: give each a name of its own")
-        count, coded = 0, set[int]()
-        for row in rows:
-            count += 1
-            coded.update(i for i, field in enumerate(row) if field[:1] == "0" and field[1:].isdigit())
-            if len(row) != len(header):
-                raise FileFormatError(f"line {lines.line_num} of {path} has {len(row)} fields, and the header has "
-                                      f"{len(header)}")
+def rows_of_csv(path: Path, text: Iterable[str], separator: str) -> Iterator[tuple[list[str], set[int]]]:
+    """The header and the numbers of the columns of codes such as 007, which are text; then the same, for every row.
+
+    The codes are known at the end. Every line has as many fields as the header, or a FileFormatError says which one
+    has not.
+    """
+    lines = csv.reader(text, delimiter=separator)
+    rows = (row for row in lines if len(row) > 1 or "".join(row).strip())  # pandas skips blank lines too
+    header = next(rows, None)
+    if header is None:
+        raise FileFormatError(f"{path} is empty")
+    if "\0" in "".join(header):
+        raise FileFormatError(f"{path} is not text: its first line holds zero bytes")
+    if len(header) == 1 and any(mark in header[0] for mark in ";\t"):
+        raise FileFormatError(f"{path} has one column, {header[0]!r}: separate columns by commas (.csv) or tabs "
+                              f"(.tsv)")
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise FileFormatError(f"{path} has more than one column called {twice[0]!r}: give each a name of its own")
+    count, coded = 0, set[int]()
+    yield header, coded
+    for row in rows:
+        count += 1
+        coded.update(i for i, field in enumerate(row) if field[:1] == "0" and field[1:].isdigit())
+        if len(row) != len(header):
+            raise FileFormatError(f"line {lines.line_num} of {path} has {len(row)} fields, and the header has "
+                                  f"{len(header)}")
+        yield header, coded
     if not count:
         raise FileFormatError(f"{path} has a header and no rows")
-    return header, {header[i] for i in coded}
 
 
 def _parquet(path: Path, pandas: Any) -> Any:

@@ -8,6 +8,8 @@ identifier), none at all, or dates, are left out, and the encoder says so. The s
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,6 +24,7 @@ from .columns import (
     NUMBERS,
     TEXT,
     Series,
+    coded_texts,
     distinct_names,
     kind_of,
     listed,
@@ -29,11 +32,11 @@ from .columns import (
     numbers_of,
     parsed,
     require_that,
-    texts_of,
 )
 
 CUT_OFF = 5.0  # standard deviations; a pixel that is nearly always off must not shout when it is on
 MOST_CATEGORIES = 100
+_MOST_COUNTED = 100_000  # different texts of a column
 
 # --- columns ---------------------------------------------------------------------------------------------------
 
@@ -48,11 +51,6 @@ class Number:
     @property
     def features(self) -> list[str]:
         return [self.name]
-
-    @staticmethod
-    def fit(name: str, values: Series) -> Number:
-        numbers = numbers_of(name, values)
-        return Number(name, *moments(numbers[~np.isnan(numbers)]))
 
     def write(self, values: Series, out: np.ndarray) -> None:
         """values (n,) -> out (n, 1)."""
@@ -73,22 +71,16 @@ class Category:
     def features(self) -> list[str]:
         return [f"{self.name}={c}" for c in self.categories] + ([f"{self.name} missing"] if self.missing else [])
 
-    @staticmethod
-    def fit(name: str, values: Series) -> Category:
-        counts = texts_of(values).value_counts()
-        frequent = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_CATEGORIES]
-        return Category(name, tuple(sorted(category for category, _ in frequent)), bool(values.isna().any()))
-
     def write(self, values: Series, out: np.ndarray) -> None:
         """values (n,) -> out (n, categories [+ 1])."""
-        pandas = require("pandas", "cli", "reading tables")
-        known_texts = pandas.Index(list(self.categories), dtype=object)
-        codes = known_texts.get_indexer(texts_of(values).to_numpy(dtype=object))  # (n,), -1 where it is none of them
+        codes, texts = coded_texts(values)
+        places = {category: i for i, category in enumerate(self.categories)}
+        place = np.array([*(places.get(text, -1) for text in texts), -1])[codes]  # (n,), -1 where it is none of them
         out[...] = 0.0
-        known = np.flatnonzero(codes >= 0)
-        out[known, codes[known]] = 1.0
+        known = np.flatnonzero(place >= 0)
+        out[known, place[known]] = 1.0
         if self.missing:
-            out[:, -1] = values.isna().to_numpy()
+            out[:, -1] = codes < 0
 
 
 Column = Number | Category
@@ -135,21 +127,22 @@ class TableEncoder:
         DataError
             No column is left to learn from.
         """
-        columns: list[Column] = []
-        notes = []
+        lessons = []
         for name in frame.columns:
-            values = frame[name]
-            reason = _useless(values)
-            if reason:
-                notes.append(f"column {name!r} is left out: {reason}")
-            elif kind_of(values) in NUMBERS:
-                columns.append(Number.fit(name, values))
-            else:
-                columns.append(Category.fit(name, values))
-                notes += _remarks(name, values)
+            kind = kind_of(frame[name])
+            lessons.append(Lesson(name, "number" if kind in NUMBERS else "text" if kind in TEXT else kind))
+            lessons[-1].add(frame[name])
+        return TableEncoder.of(lessons)
+
+    @staticmethod
+    def of(lessons: Sequence[Lesson]) -> TableEncoder:
+        """What the columns have taught. Raises as `fit` does."""
+        learnt = [lesson.learnt() for lesson in lessons]
+        columns = tuple(column for column, _ in learnt if column is not None)
+        notes = tuple(note for _, found in learnt for note in found)
         if not columns:
             raise DataError("no column is left to learn from" + "".join(f"; {note}" for note in notes))
-        return TableEncoder(tuple(columns), tuple(frame.columns), tuple(notes))
+        return TableEncoder(columns, tuple(lesson.name for lesson in lessons), notes)
 
     @property
     def features(self) -> list[str]:
@@ -213,27 +206,100 @@ def _encoder(state: Any) -> TableEncoder:
     return TableEncoder(tuple(columns), tuple(inputs))
 
 
-def _useless(values: Series) -> str:
-    """Why nothing can be learnt from a column; empty where something can."""
-    kind = kind_of(values)
-    present = values.count()
-    if kind == "empty" or not present:
-        return "it holds no value"
-    if kind not in NUMBERS + TEXT:
-        return f"it holds {kind.removesuffix('64')} values; make numbers or text of them"
-    if kind in TEXT and present > 1 and texts_of(values).nunique() == present:
-        return "every value is different, as in an identifier"
-    return ""
+# --- learning --------------------------------------------------------------------------------------------------
+
+class Lesson:
+    """What the values of one column teach, a chunk of them at a time, in memory that does not grow with them.
+
+    Mean and standard deviation are merged chunk by chunk (Chan, Golub and LeVeque, 1979). Categories are counted
+    exactly up to 100,000 different ones; from there on the rarer half is forgotten whenever there are as many, so that
+    the counts of the frequent ones, which are kept, are those of most of their rows.
+
+    Parameters
+    ----------
+    name : str
+    kind : "number", "text", or another, of which nothing can be learnt
+    """
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.name, self.kind = name, kind
+        self.present = self.missing = 0
+        self.counts: dict[str, int] = {}
+        self._forgotten = 0
+        self._low, self._high, self._mean, self._deviation = math.inf, -math.inf, 0.0, 1.0
+
+    def add(self, values: Series) -> None:
+        """Look at some values (n,) more; a NonFiniteDataError where a number is infinite."""
+        if self.kind == "number":
+            numbers = numbers_of(self.name, values)
+            numbers = numbers[~np.isnan(numbers)]
+            self.missing += len(values) - len(numbers)
+            if len(numbers):
+                self._merge(numbers)
+        elif self.kind == "text":
+            codes, texts = coded_texts(values)
+            count = np.bincount(codes + 1, minlength=len(texts) + 1)
+            self.missing += int(count[0])
+            self.present += len(codes) - int(count[0])
+            for text, n in zip(texts, count[1:].tolist(), strict=True):
+                if n:
+                    self.counts[text] = self.counts.get(text, 0) + n
+            if len(self.counts) > _MOST_COUNTED:
+                kept = sorted(self.counts.items(), key=_by_frequency)[: _MOST_COUNTED // 2]
+                self._forgotten += len(self.counts) - len(kept)
+                self.counts = dict(kept)
+        else:
+            self.present += int(values.count())
+
+    def _merge(self, numbers: np.ndarray) -> None:
+        n, m = self.present, len(numbers)
+        mean, deviation = moments(numbers)
+        low, high = float(numbers.min()), float(numbers.max())
+        if low == high:
+            deviation = 0.0
+        if n:
+            step, share = mean - self._mean, m / (n + m)
+            spread = (math.sqrt(1.0 - share) * self._deviation, math.sqrt(share) * deviation,
+                      math.sqrt(share * (1.0 - share)) * step)
+            mean, deviation = self._mean + share * step, math.hypot(*spread)  # squares of nothing that is large
+        self.present, self._mean, self._deviation = n + m, mean, deviation
+        self._low, self._high = min(self._low, low), max(self._high, high)
+
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation; 1 for the latter where all numbers are the same."""
+        if self._low == self._high:
+            return self._low, 1.0
+        return self._mean, self._deviation or 1.0
+
+    def learnt(self) -> tuple[Column | None, list[str]]:
+        """The column, or None where nothing can be learnt from it; and remarks."""
+        reason = ""
+        if self.kind == "empty" or not self.present:
+            reason = "it holds no value"
+        elif self.kind not in ("number", "text"):
+            reason = f"it holds {self.kind.removesuffix('64')} values; make numbers or text of them"
+        elif self.kind == "text" and self.present > 1 and len(self.counts) + self._forgotten == self.present:
+            reason = "every value is different, as in an identifier"
+        if reason:
+            return None, [f"column {self.name!r} is left out: {reason}"]
+        if self.kind == "number":
+            return Number(self.name, *self.moments()), []
+        frequent = sorted(self.counts.items(), key=_by_frequency)[:MOST_CATEGORIES]
+        return Category(self.name, tuple(sorted(text for text, _ in frequent)), self.missing > 0), self._remarks()
+
+    def _remarks(self) -> list[str]:
+        pandas = require("pandas", "cli", "reading tables")
+        notes, distinct = [], pandas.Series(list(self.counts), dtype=object)
+        if len(distinct) > MOST_CATEGORIES:
+            more = "more than " if self._forgotten else ""
+            notes.append(f"column {self.name!r} has {more}{len(distinct):,} categories: the {MOST_CATEGORIES} most "
+                         f"frequent are kept")
+        numeric = pandas.to_numeric(distinct, errors="coerce").notna()
+        if len(distinct) > 2 and numeric.mean() > 0.5 and not numeric.all():
+            notes.append(f"column {self.name!r} holds numbers, but also text such as {distinct[~numeric].iloc[0]!r}: "
+                         f"each value is read as a category")
+        return notes
 
 
-def _remarks(name: str, values: Series) -> list[str]:
-    pandas = require("pandas", "cli", "reading tables")
-    distinct = texts_of(values).drop_duplicates().dropna()
-    notes = []
-    if len(distinct) > MOST_CATEGORIES:
-        notes.append(f"column {name!r} has {len(distinct):,} categories: the {MOST_CATEGORIES} most frequent are kept")
-    numeric = pandas.to_numeric(distinct, errors="coerce").notna()
-    if len(distinct) > 2 and numeric.mean() > 0.5 and not numeric.all():
-        notes.append(f"column {name!r} holds numbers, but also text such as {distinct[~numeric].iloc[0]!r}: "
-                     f"each value is read as a category")
-    return notes
+def _by_frequency(item: tuple[str, int]) -> tuple[int, str]:
+    return -item[1], item[0]

@@ -11,6 +11,7 @@ from ..errors import ParameterError, TargetError, lookup, real
 from ..losses import LOSSES
 from .columns import NUMBERS, Series, kind_of, labels_of, listed, moments, numbers_of, parsed, require_that
 
+_MOST_LABELS = 10_000  # that are told apart
 MOST_CLASSES = 20  # distinct whole numbers that are still taken for classes
 
 #: The losses that fit each task, the default one first.
@@ -82,32 +83,9 @@ class Target:
         TargetError
             Rows without a target, one value only, or values that do not fit the task.
         """
-        missing = int(values.isna().sum())
-        if missing:
-            raise TargetError(f"{missing:,} of {len(values):,} rows have no target ({column!r} is empty there): "
-                              f"fill or remove them")
-        kind = kind_of(values)
-        numbers = numbers_of(column, values) if kind in NUMBERS else None
-        _, labels = labels_of(values)
-        count = len(labels)
-        if count == 1:
-            raise TargetError(f"the target {column!r} has one value only, {labels[0]!r}: there is nothing to learn")
-        if task is None:
-            few = count == 2 or (count <= MOST_CLASSES and 2 * count <= len(values))
-            whole = numbers is not None and bool(np.all(numbers == np.round(numbers)))
-            is_class = numbers is None or kind == "boolean" or (whole and few)
-            task = "regression" if not is_class else "binary" if count == 2 else "multi-class"
-        if task == "regression":
-            if numbers is None:
-                raise TargetError(f"the target {column!r} holds text such as {labels[0]!r}: a regression needs numbers")
-            return Target(column, task)
-        if task == "binary" and count != 2:
-            raise TargetError(f"the target {column!r} has {count:,} classes, and a binary task has 2: name another "
-                              f"--task or --target")
-        if count == len(values) > 2:
-            raise TargetError(f"every row has a class of its own in {column!r}: name another --target"
-                              + ("" if numbers is None else ", or --task regression"))
-        return Target(column, task, tuple(sorted(labels, key=lambda v: (isinstance(v, str), v))))
+        lesson = TargetLesson(column, kind_of(values))
+        lesson.add(values)
+        return lesson.learnt(task)
 
     def encode(self, values: Series) -> np.ndarray:
         """Class numbers (n,) int64, or the values (n,) float64 of a regression, in their own units.
@@ -168,6 +146,67 @@ class Target:
     def from_dict(state: Any) -> Target:
         """The target of a state, or a ModelFileError where it is damaged."""
         return parsed("target", state, _target)
+
+
+class TargetLesson:
+    """What the target's values teach, a chunk of them at a time.
+
+    Parameters
+    ----------
+    column : str
+    kind : str
+        Of its values, as `kind_of` calls it.
+
+    Attributes
+    ----------
+    counts : dict
+        How many rows have each label, of up to 10,000 labels.
+    """
+
+    def __init__(self, column: str, kind: str) -> None:
+        self.column, self.kind, self.numeric = column, kind, kind in NUMBERS
+        self.rows = self.missing = 0
+        self.counts: dict[Any, int] = {}
+        self.whole, self.many = True, False
+
+    def add(self, values: Series) -> None:
+        """Look at some values (n,) more."""
+        self.rows += len(values)
+        self.missing += int(values.isna().sum())
+        present = values.dropna()
+        if self.numeric:
+            numbers = numbers_of(self.column, present)
+            self.whole = self.whole and bool(np.all(numbers == np.round(numbers)))
+        if not self.many:
+            codes, labels = labels_of(present)
+            for label, count in zip(labels, np.bincount(codes, minlength=len(labels)).tolist(), strict=True):
+                self.counts[label] = self.counts.get(label, 0) + count
+            self.many = len(self.counts) > _MOST_LABELS
+
+    def learnt(self, task: str | None = None) -> Target:
+        """The target that they make, for the task named, or for the one they look like; a TargetError as `infer`'s."""
+        column, labels, count = self.column, list(self.counts), len(self.counts)
+        if self.missing:
+            raise TargetError(f"{self.missing:,} of {self.rows:,} rows have no target ({column!r} is empty there): "
+                              f"fill or remove them")
+        if count == 1:
+            raise TargetError(f"the target {column!r} has one value only, {labels[0]!r}: there is nothing to learn")
+        if task is None:
+            few = count == 2 or (count <= MOST_CLASSES and 2 * count <= self.rows)
+            is_class = not self.numeric or self.kind == "boolean" or (self.whole and few)
+            task = "regression" if not is_class else "binary" if count == 2 else "multi-class"
+        if task == "regression":
+            if not self.numeric:
+                raise TargetError(f"the target {column!r} holds text such as {labels[0]!r}: a regression needs numbers")
+            return Target(column, task)
+        if task == "binary" and count != 2:
+            raise TargetError(f"the target {column!r} has {count:,} classes, and a binary task has 2: name another "
+                              f"--task or --target")
+        if self.many or count == self.rows > 2:
+            what = f"there are more than {_MOST_LABELS:,} classes" if self.many else "every row has a class of its own"
+            raise TargetError(f"{what} in {column!r}: name another --target"
+                              + (", or --task regression" if self.numeric else ""))
+        return Target(column, task, tuple(sorted(labels, key=lambda v: (isinstance(v, str), v))))
 
 
 def _target(state: Any) -> Target:

@@ -1,0 +1,595 @@
+"""Data that need not fit into memory: rows that are read when they are needed, and read again in every epoch.
+
+An epoch reads groups of rows in an order drawn from the seed and fills windows with them, whose rows are shuffled. One
+thread reads, decodes, encodes and copies to the device while another trains; three windows exist at any time.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backend import backend_of, host, resolve
+from ..errors import (
+    DataError,
+    FileFormatError,
+    ParameterError,
+    ShapeError,
+    TargetError,
+    boolean,
+    lookup,
+    positive_int,
+    real,
+    require,
+)
+from .arrays import Feed, Rows, Window, as_array, features, finite, labelled, stored
+from .datasets import SEPARATORS, TARGET_NAMES
+from .prefetch import prefetched
+from .sources import ArraySource, ArrowSource, BatchSource, CsvSource, Group, Source, named
+from .table import Lesson, TableEncoder
+from .target import Target, TargetLesson, as_task
+
+_WINDOW = 2**23  # bytes of features in a window
+_SLOTS = 3  # one that is trained on, one that waits, one that is being filled
+
+
+def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = None, weight: str | None = None,
+         task: str | None = None, standardise: bool | None = None, like: Any = None, rows: int | None = None,
+         window: int | None = None) -> Stream:
+    """Rows that are read when they are needed, for `fit`, `evaluate`, `predict` and the estimators' `fit`.
+
+    Opening reads no values, but for a CSV file, which is read once to check its lines and to count them. Of a table,
+    what the features are made of (means and deviations, categories, what stands for a missing value) is learnt in one
+    pass, when it is first needed.
+
+    Parameters
+    ----------
+    source : str, Path, pyarrow Dataset or Table, array, or iterable
+        A table: a Parquet file, a folder of them, a pyarrow Dataset, a CSV or TSV file. Arrays (n, features): an npy
+        file, a memory map, an array on the host. Or batches: an iterable of (x, y) or (x, y, weight), or a function
+        that makes one, for a generator can be read once only.
+    target : str, or an array or npy file
+        Of a table, the column to predict; default the one called target, y, label or class. Of arrays, y.
+    columns : sequence of str, optional
+        Of a table, the columns to learn from. Default: all others.
+    weight : str, optional
+        Of a table, the column of the rows' weights.
+    task : "binary", "multi-class" or "regression", optional
+        Of a table, by default what the target looks like.
+    standardise : bool, optional
+        Of arrays and batches, whether features are standardised, cut off at 5 standard deviations, and NaN replaced by
+        the mean, as those of tables always are. Default: False.
+    like : Stream or DenseNetwork, optional
+        What the features are made of has been learnt already, from this.
+    rows : int, optional
+        Of batches, how many there are in all. Default: they are counted, in a pass.
+    window : int, optional
+        Rows that are shuffled at once. Default: as many as make 8 MiB of features.
+
+    Returns
+    -------
+    Stream
+
+    Raises
+    ------
+    ParameterError, UnknownNameError, DataError, FileFormatError, ArrayTypeError
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np, xpdense as xd
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/x.npy", np.eye(3))
+    ...     data = xd.data.open(f"{folder}/x.npy", np.arange(3.0))
+    ...     net = xd.DenseNetwork([xd.Dense(4, "tanh"), xd.Dense(1)], inputs=data.inputs)
+    ...     history = net.fit(data, loss="squared_error", epochs=3)
+    ...     data.rows, data.inputs, net.predict(data).shape
+    (3, 3, (3, 1))
+    """
+    if task is not None:
+        task = as_task(task)
+    found = _source(source, target, rows)
+    if found.columns is None:
+        if columns is not None or weight is not None or task is not None:
+            raise ParameterError("columns, weight and task are of tables, and this source has arrays")
+        standardise = False if standardise is None else boolean("standardise", standardise)
+        kinds = {f"x{i}": "number" for i in range(_width(found))} if standardise else {}
+        knowledge = _Knowledge(found, None, list(kinds), None, None, kinds)
+    else:
+        if standardise is not None:
+            raise ParameterError("standardise is of arrays and batches; the numbers of tables always are standardised")
+        knowledge = _table(found, target, columns, weight, task)
+    if like is not None:
+        knowledge.take(like)
+    return Stream(knowledge, (0.0, 1.0), 0, None if window is None else positive_int("window", window))
+
+
+def _source(source: Any, target: Any, rows: int | None) -> Source:
+    if rows is not None:
+        positive_int("rows", rows)
+    if isinstance(source, (str, Path)):
+        path = Path(source)
+        suffix = path.suffix.lower()
+        if not path.exists():
+            raise FileFormatError(f"there is no file or folder {path}")
+        if path.is_dir() or suffix in (".parquet", ".pq"):
+            return ArrowSource(path, path.stem)
+        if suffix in SEPARATORS:
+            return CsvSource(path)
+        if suffix == ".npy":
+            return ArraySource(path, target)
+        raise FileFormatError(f"{path} has an ending that says nothing: Parquet (.parquet, or a folder), .csv, .tsv "
+                              f"and .npy can be opened")
+    if isinstance(source, Stream):
+        raise ParameterError("this is a stream already")
+    if type(source).__module__.partition(".")[0] == "pyarrow":
+        dataset = require("pyarrow.dataset", "cli", "reading Arrow data")
+        if not isinstance(source, dataset.Dataset):
+            source = dataset.dataset(source)
+        return ArrowSource(source, "dataset")
+    if backend_of(source) is not None:
+        return ArraySource(as_array(source, "x")[0], target)
+    if callable(source) or isinstance(source, Iterable):
+        if target is not None:
+            raise ParameterError("batches bring their targets: (x, y) or (x, y, weight)")
+        return BatchSource(source, rows)
+    raise ParameterError(f"source must be a path, a pyarrow Dataset, an array or an iterable of batches, got "
+                         f"{type(source).__name__}")
+
+
+def _width(source: Source) -> int:
+    """Features of arrays, from the first of them."""
+    return int(_first(source)[0].shape[1])
+
+
+def _first(source: Source) -> tuple[np.ndarray, np.ndarray | None]:
+    """The first row or rows of arrays: features and targets."""
+    label, chunk = source.groups[0].label, source.first()
+    if chunk is None:
+        raise DataError(f"{label} holds no batches")
+    x, y = np.asarray(host(chunk[0])), None if chunk[1] is None else np.asarray(host(chunk[1]))
+    if x.ndim != 2 or not x.size:
+        raise ShapeError(f"{label}: x must be (rows, features), got shape {x.shape}")
+    return x, y
+
+
+def _table(source: Source, target: Any, columns: Sequence[str] | None, weight: str | None,
+           task: str | None) -> _Knowledge:
+    known = source.columns
+    assert known is not None
+    if target is None:
+        found = [name for name in TARGET_NAMES if name in known]
+        target = found[0] if len(found) == 1 else None
+    elif not isinstance(target, str):
+        raise ParameterError(f"target must be the name of a column, got {type(target).__name__}")
+    for name in (target, weight, *(columns or ())):
+        if name is not None:
+            lookup("column", name, known)
+    if columns is None:
+        columns = [name for name in known if name not in (target, weight)]
+    elif isinstance(columns, str) or len(set(columns)) != len(columns) or not columns:
+        raise ParameterError(f"columns must be a list of different names, got {columns!r}")
+    elif target in columns or weight in columns:
+        raise ParameterError("columns must not hold the target or the weight")
+    if weight is not None and known[weight] != "number":
+        raise ParameterError(f"the weight must be a column of numbers, and {weight!r} holds {known[weight]}")
+    return _Knowledge(source, target, list(columns), weight, task, {name: known[name] for name in columns})
+
+
+@dataclass
+class _Knowledge:
+    """What a source's features and target are made of; shared by the parts of one stream.
+
+    Attributes
+    ----------
+    names : list of str
+        Columns that features are made of; none where arrays are taken as they are.
+    kinds : dict
+        What each of them holds.
+    """
+
+    source: Source
+    target: str | None
+    names: list[str]
+    weight: str | None
+    task: str | None
+    kinds: dict[str, str]
+    encoder: TableEncoder | None = None
+    goal: Target | None = None
+    counts: dict[Any, int] | None = None  # rows by label
+    scale: tuple[float, float] = (0.0, 1.0)  # mean and standard deviation of a target that is a number
+
+    def take(self, like: Any) -> None:
+        """Know what another stream, or a network, has learnt."""
+        if isinstance(like, Stream):
+            like.learn()
+            self.encoder, self.goal = like.encoder, like.goal
+        elif isinstance(getattr(like, "extra", None), dict) and "table" in like.extra:
+            self.encoder, self.goal = TableEncoder.from_dict(like.extra["table"]), Target.from_dict(like.extra)
+        else:
+            raise ParameterError("like must be a stream, or a network that was trained on a table")
+        encoder = self.encoder
+        if encoder is not None and self.source.columns is not None:
+            missing = [column.name for column in encoder.columns if column.name not in self.source.columns]
+            if missing:
+                raise DataError(f"{self.source.name} has no column {missing[0]!r}, which {type(like).__name__} was "
+                                f"made of")
+            self.names = [column.name for column in encoder.columns]
+            if self.goal is not None and self.goal.column in self.source.columns:
+                self.target = self.goal.column
+
+    def learn(self, part: Stream) -> None:
+        """One pass over all rows: the features from those of `part`, the target's labels from all."""
+        source = self.source
+        lessons, scale = [Lesson(name, self.kinds[name]) for name in self.names], Lesson("target", "number")
+        assert part.counts
+        kind = "" if self.target is None or source.columns is None else source.columns[self.target]
+        kind = {"number": "floating", "text": "string"}.get(kind, kind)
+        target = TargetLesson(self.target, kind) if self.target else None
+        wanted = [*self.names, *([self.target] if self.target else [])]
+        for group in source.groups:
+            kept = part.kept(group)
+            for chunk, mask in _masked(source, group, wanted, kept):
+                frame = self.frame(chunk)
+                if target is not None:
+                    target.add(frame[self.target])
+                if mask is not None:
+                    frame = frame[mask]
+                for lesson in lessons:
+                    lesson.add(frame[lesson.name])
+                if target is not None and target.numeric:
+                    scale.add(frame[self.target])
+        self.encoder = TableEncoder.of(lessons)
+        if target is not None:
+            self.goal, self.counts, self.scale = target.learnt(self.task), target.counts, scale.moments()
+
+    def frame(self, chunk: Any) -> Any:
+        """A chunk's columns as a data frame."""
+        if not isinstance(chunk, tuple):
+            return chunk
+        pandas = require("pandas", "cli", "standardising arrays")
+        return pandas.DataFrame(np.asarray(chunk[0]), columns=self.names)
+
+
+def _masked(source: Source, group: Group, columns: Sequence[str],
+            kept: np.ndarray | None) -> Iterator[tuple[Any, np.ndarray | None]]:
+    """The chunks of a group, each with the part of `kept` (rows,) that is about it."""
+    start = 0
+    for chunk in source.read(group, columns):
+        end = start + (len(chunk[0]) if isinstance(chunk, tuple) else len(chunk))
+        yield chunk, None if kept is None else kept[start:end]
+        start = end
+
+
+class Stream:
+    """Rows that are read when they are needed; `xpdense.data.open` makes one.
+
+    Attributes
+    ----------
+    rows : int
+        How many there are.
+    inputs : int
+        Features of a row.
+    features : list of str
+        A name for each.
+    encoder : TableEncoder or None
+        How the features are made of columns.
+    goal : Target or None
+        Of a table: the target's task and labels.
+    """
+
+    def __init__(self, knowledge: _Knowledge, share: tuple[float, float], seed: int, window: int | None) -> None:
+        self._knowledge, self._share, self._seed, self.window = knowledge, share, seed, window
+        self._counts: list[int] | None = None
+
+    # --- what is known -----------------------------------------------------------------------------------------
+
+    @property
+    def source(self) -> Source:
+        return self._knowledge.source
+
+    @property
+    def encoder(self) -> TableEncoder | None:
+        return self._knowledge.encoder
+
+    @property
+    def goal(self) -> Target | None:
+        return self._knowledge.goal
+
+    @property
+    def has_target(self) -> bool:
+        """Whether rows bring what is to be predicted."""
+        if self._knowledge.source.columns is not None:
+            return self._knowledge.target is not None
+        return _first(self.source)[1] is not None
+
+    def learn(self) -> Stream:
+        """Learn what the features are made of, from these rows, unless that is known; the stream itself."""
+        knowledge = self._knowledge
+        if knowledge.names and knowledge.encoder is None:
+            knowledge.learn(self)
+        return self
+
+    @property
+    def inputs(self) -> int:
+        self.learn()
+        encoder = self._knowledge.encoder
+        return len(encoder.features) if encoder is not None else _width(self.source)
+
+    @property
+    def features(self) -> list[str]:
+        self.learn()
+        encoder = self._knowledge.encoder
+        return encoder.features if encoder is not None else [f"x{i}" for i in range(self.inputs)]
+
+    # --- parts -------------------------------------------------------------------------------------------------
+
+    def kept(self, group: Group) -> np.ndarray | None:
+        """Which rows of a group belong to this part (rows,); None: all."""
+        low, high = self._share
+        if (low, high) == (0.0, 1.0):
+            return None
+        number = self.source.groups.index(group)
+        drawn = np.random.default_rng([self._seed, 3, number]).random(group.rows)
+        return (drawn >= low) & (drawn < high)
+
+    @property
+    def counts(self) -> list[int]:
+        """Rows of this part in each group."""
+        if self._counts is None:
+            for group in self.source.groups:
+                if group.rows < 0:  # of batches: counted in a pass
+                    for _ in self.source.read(group):
+                        pass
+                    if not group.rows:
+                        raise DataError(f"{group.label} holds no rows")
+            masks = ((group, self.kept(group)) for group in self.source.groups)
+            self._counts = [group.rows if mask is None else int(mask.sum()) for group, mask in masks]
+        return self._counts
+
+    @property
+    def rows(self) -> int:
+        return sum(self.counts)
+
+    def split(self, validation: float = 0.1, test: float = 0.0, seed: int = 0) -> tuple[Stream, ...]:
+        """Parts to train on and to hold out, drawn row by row: (training, validation), or with `test` a third one.
+
+        What the features are made of is learnt from the first of them. Fractions are met on average.
+
+        Raises
+        ------
+        ParameterError, DataError
+        """
+        validation = real("validation", validation, 0.0, 1.0, open_high=True)
+        test, seed = real("test", test, 0.0, 1.0, open_high=True), positive_int("seed", seed, 0)
+        if validation + test >= 1.0:
+            raise ParameterError(f"a validation of {validation:g} and a test of {test:g} leave no rows to train on")
+        if self._share != (0.0, 1.0):
+            raise ParameterError("these rows are a part of a stream already: split the whole one")
+        held, kept = 1.0 - test - validation, 1.0 - test
+        shares = [(0.0, held), (held, kept), *([(kept, 1.0)] if test else [])]
+        parts = tuple(Stream(self._knowledge, share, seed, self.window) for share in shares)
+        for what, part, share in zip(("training", "validation", "test"), parts, shares, strict=False):
+            if share[1] > share[0] and not part.rows:
+                raise DataError(f"{self.source.name} has {self.rows:,} rows, and none of them is left for {what}")
+        return parts
+
+    def head(self, rows: int = 10_000) -> tuple[np.ndarray, np.ndarray | None]:
+        """The features (n, inputs) and targets (n,) of the first rows, as arrays: to look at, or to `diagnose` with."""
+        found, count = list[tuple[np.ndarray, Any, Any]](), 0
+        for chunk in self._chunks(range(len(self.counts))):
+            found.append(self._encoded(chunk, "float64"))
+            count += len(found[-1][0])
+            if count >= rows:
+                break
+        x = np.concatenate([part[0] for part in found])[:rows]
+        return x, None if found[0][1] is None else np.concatenate([np.asarray(part[1]) for part in found])[:rows]
+
+    def digest(self) -> str:
+        """What tells these rows from others."""
+        encoder, goal = self._knowledge.encoder, self._knowledge.goal
+        made = repr((self._share, self._seed, self._knowledge.target, self._knowledge.weight, self._knowledge.names,
+                     encoder and encoder.to_dict(), goal and goal.to_dict()))
+        return f"{self.source.digest()} {zlib.crc32(made.encode()):08x}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a network that was trained on these rows must know to predict others: for `DenseNetwork.extra`."""
+        if self.encoder is None or self.goal is None:
+            return {}
+        return {"table": self.encoder.to_dict(), **self.goal.to_dict()}
+
+    def standardise_target(self) -> None:
+        """Train on (value - mean) / standard deviation of a regression's target; `goal` has the way back."""
+        self.learn()
+        knowledge = self._knowledge
+        assert knowledge.goal is not None
+        if not knowledge.goal.classes:
+            mean, scale = knowledge.scale
+            knowledge.goal = replace(knowledge.goal, mean=mean, scale=scale)
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def _chunks(self, groups: Iterable[int], skip: int = 0) -> Iterator[Any]:
+        """The chunks of these groups, the part's rows of them only, without the first `skip` rows."""
+        knowledge, source, counts = self._knowledge, self.source, self.counts
+        extra = [knowledge.target, knowledge.weight] if source.columns is not None else []
+        wanted = [*knowledge.names, *(name for name in extra if name)] if source.columns is not None else []
+        for number in groups:
+            if skip >= counts[number]:
+                skip -= counts[number]
+                continue
+            group = source.groups[number]
+            for chunk, mask in _masked(source, group, wanted, self.kept(group)):
+                if mask is not None:
+                    chunk = tuple(a if a is None else a[mask] for a in chunk) if isinstance(chunk, tuple) else \
+                        chunk[mask]
+                count = len(chunk[0]) if isinstance(chunk, tuple) else len(chunk)
+                if skip:
+                    cut, skip, count = min(skip, count), skip - min(skip, count), max(0, count - skip)
+                    chunk = tuple(a if a is None else a[cut:] for a in chunk) if isinstance(chunk, tuple) else \
+                        chunk.iloc[cut:]
+                if count:
+                    yield group.label, chunk
+
+    def _encoded(self, chunk: tuple[str, Any], dtype: str) -> tuple[Any, Any, Any]:
+        """Features, targets and weights of a chunk's rows."""
+        knowledge, (_, values) = self._knowledge, chunk
+        encoder = knowledge.encoder
+        if isinstance(values, tuple):
+            x, y, weight = values
+            if encoder is not None:
+                x = encoder.transform(knowledge.frame(values), dtype)
+            return x, y, weight
+        assert encoder is not None
+        y = None
+        if knowledge.target is not None and knowledge.goal is not None:
+            y = knowledge.goal.scaled(knowledge.goal.encode(values[knowledge.target]))
+        weight = None if knowledge.weight is None else values[knowledge.weight].to_numpy(dtype=np.float64)
+        return encoder.transform(values, dtype), y, weight
+
+    def encoded(self, network: Any, loss: Any, groups: Iterable[int] | None = None,
+                skip: int = 0) -> Generator[Rows, None, None]:
+        """The rows as a network and a loss want them, on the host, checked, a chunk at a time; without a loss only x.
+
+        Raises
+        ------
+        DataError, ShapeError, ArrayTypeError, TargetError
+            What is wrong, with the file and the row group.
+        """
+        self.learn()
+        for chunk in self._chunks(range(len(self.counts)) if groups is None else groups, skip):
+            yield self._prepared(chunk, network, loss)
+
+    def _prepared(self, chunk: tuple[str, Any], network: Any, loss: Any) -> Rows:
+        place = resolve("numpy")
+        with named(chunk[0]):
+            x, y, weight = self._encoded(chunk, network.dtype)
+            x = features(x, network, "x", place)
+            if loss is None:
+                return Rows(x, np.zeros(len(x)), None)
+            if y is None:
+                raise TargetError("there is no target: name its column, or give y")
+            rows = labelled(x, y, None, network, loss, "", place)
+            return rows if weight is None else Rows(x, rows.y, _weights(weight, len(x), network.dtype))
+
+    def row_size(self, network: Any) -> int:
+        """Bytes of a row in a window."""
+        return int((network.inputs + network.outputs + 1) * np.dtype(network.dtype).itemsize)
+
+    def first(self, network: Any, loss: Any) -> Rows:
+        """The first rows as they will come; a generator's are not lost."""
+        if self.source.columns is None:
+            label = self.source.groups[0].label
+            return self._prepared((label, self.source.first()), network, loss)
+        return next(self.encoded(network, loss))
+
+    def feed(self, network: Any, loss: Any, batch_size: int, seed: int, shuffle: bool) -> StreamFeed:
+        """What a training is fed with."""
+        return StreamFeed(self, network, loss, batch_size, seed, shuffle)
+
+    def held(self, network: Any, loss: Any) -> StreamHeld:
+        """These rows, to evaluate by."""
+        return StreamHeld(self, network, loss)
+
+
+def _weights(weight: Any, rows: int, dtype: str) -> np.ndarray:
+    w, backend = as_array(weight, "weight")
+    if tuple(w.shape) != (rows,):
+        raise ShapeError(f"weights must have shape ({rows},), one a row, got {tuple(w.shape)}")
+    w = np.asarray(host(finite(w, backend, "weight", dtype)))
+    if np.any(w < 0):
+        raise DataError(f"weights must not be negative, got {float(w.min()):g}")
+    return w
+
+
+class StreamFeed(Feed):
+    """Windows of a stream's rows, filled by a thread in memory of the device: slots of one buffer, used in turn."""
+
+    def __init__(self, stream: Stream, network: Any, loss: Any, batch_size: int, seed: int, shuffle: bool) -> None:
+        self.stream, self._network, self._loss = stream, network, loss
+        self.count, self._seed = stream.rows, seed
+        self.batch_size, self.shuffle = min(positive_int("batch_size", batch_size), self.count), shuffle
+        row = network.inputs * np.dtype(network.dtype).itemsize
+        wanted = stream.window or max(1, _WINDOW // row)
+        self._window = min(-(-wanted // self.batch_size), len(self)) * self.batch_size
+        first = stream.first(network, loss)  # says what is wrong before anything is done
+        backend, slots = network.backend, _SLOTS * self._window
+        self._slots = min(_SLOTS, -(-self.count // self._window))
+
+        def memory(array: np.ndarray) -> Any:
+            return backend.zeros((slots, *array.shape[1:]), str(array.dtype))
+
+        self.rows = Rows(memory(first.x), memory(first.y), None if first.weight is None else memory(first.weight))
+        self._weight = None if first.weight is None else np.zeros(slots)
+
+    def held(self) -> StreamHeld:
+        return self.stream.held(self._network, self._loss)
+
+    def digest(self) -> str:
+        return f"{self.stream.digest()} {self._window}"
+
+    def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
+        number, within = divmod(start * self.batch_size, self._window)
+        filled = prefetched(self._filled(epoch, number))
+        try:
+            for slot, count in filled:
+                order = np.arange(count)
+                if self.shuffle:
+                    order = np.random.default_rng([self._seed, 4, epoch, number]).permutation(count)
+                order = order[within:] + slot * self._window
+                if len(order):
+                    yield Window(order, None if self._weight is None else self._weight[order],
+                                 (number * self._window + within) // self.batch_size)
+                number, within = number + 1, 0
+        finally:
+            filled.close()  # type: ignore[attr-defined]
+
+    def _filled(self, epoch: int, number: int) -> Generator[tuple[int, int], None, None]:
+        """Slots as they are filled, from window `number` on, and the rows in each."""
+        groups = np.arange(len(self.stream.counts))
+        if self.shuffle:
+            groups = np.random.default_rng([self._seed, 1, epoch]).permutation(len(groups))
+        size, backend = self._window, self._network.backend
+        slot, at, made = 0, 0, number * size
+        with backend.active(), backend.copying() as copied:
+            for rows in self.stream.encoded(self._network, self._loss, groups.tolist(), number * size):
+                start = 0
+                while start < rows.count:
+                    n = min(size - at, rows.count - start)
+                    place = slice(slot * size + at, slot * size + at + n)
+                    self.rows.x[place] = stored(rows.x[start : start + n], backend)
+                    self.rows.y[place] = stored(rows.y[start : start + n], backend)
+                    if self.rows.weight is not None and self._weight is not None and rows.weight is not None:
+                        self.rows.weight[place] = stored(rows.weight[start : start + n], backend)
+                        self._weight[place] = rows.weight[start : start + n]
+                    at, start, made = at + n, start + n, made + n
+                    if at == size or made == self.count:
+                        copied()
+                        yield slot, at
+                        slot, at = (slot + 1) % _SLOTS, 0
+        if made != self.count:
+            raise DataError(f"{self.stream.source.name} gave {made:,} rows in an epoch, and has {self.count:,}")
+
+
+@dataclass(frozen=True)
+class StreamHeld:
+    """A stream's rows in their own order, read ahead of whoever evaluates by them."""
+
+    stream: Stream
+    network: Any
+    loss: Any
+
+    @property
+    def count(self) -> int:
+        return self.stream.rows
+
+    def parts(self) -> Iterator[Rows]:
+        return prefetched(self.stream.encoded(self.network, self.loss), depth=2)
+
+    def digest(self) -> str:
+        return self.stream.digest()
