@@ -129,7 +129,7 @@ def test_train_shows_network_device_ops_and_a_line_per_epoch_within_80_columns()
 
 def test_a_run_holds_the_model_the_history_and_its_curves(shared):
     folder = shared["label"]
-    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "history.csv", "model"]
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "history.csv", "model", "run.json"]
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     rows = history(folder)
     assert len(rows) == 20

@@ -18,7 +18,7 @@ FLOORS = [
     ["plots", "data", "metrics", "history", "checkpoint", "predictions", "callbacks", "durable", "training", "doctor",
      "model"],
     ["estimators"],
-    ["cli"],
+    ["runs", "cli"],
 ]
 PLACE = {room: (floor, position) for floor, rooms in enumerate(FLOORS) for position, room in enumerate(rooms)}
 LEAVES = set(FLOORS[5])  # they never import each other

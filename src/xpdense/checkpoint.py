@@ -184,10 +184,16 @@ def _said(folder: Path, what: str) -> Iterator[None]:
 def replaced(path: Path) -> Iterator[Path]:
     """A file to write to, beside `path`, which takes its place when all is well and is gone when it is not.
 
+    A device or a pipe is itself what is written to.
+
     Raises
     ------
     OutputError
     """
+    if path.exists() and not path.is_file():
+        with _said(path, "file"):
+            yield path
+        return
     path = Path(os.path.realpath(path))
     with _said(path, "file"):
         handle, name = tempfile.mkstemp(prefix=_WRITING, suffix=path.suffix, dir=path.parent)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import runpy
+import shutil
 import sys
 import traceback
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,11 +19,7 @@ from .errors import (
     NonFiniteLossError,
     OutputError,
     ParameterError,
-    TargetError,
     XpdenseError,
-    lookup,
-    positive_int,
-    real,
     require,
 )
 
@@ -42,17 +35,15 @@ except ImportError as error:  # the script is installed with the package, these 
     raise SystemExit(2) from None
 
 if TYPE_CHECKING:
-    from .callbacks import Callback, EarlyStopping, Run
+    from .callbacks import Callback, Run
     from .data.datasets import Table
+    from .data.stream import Stream
     from .data.table import TableEncoder
     from .data.target import Target
     from .doctor.diagnosis import Diagnosis
-    from .losses import Loss
     from .model import DenseNetwork
-    from .optimizers import Optimizer
+    from .runs import Plan
 
-_CLASS_METRICS = ("accuracy", "balanced_accuracy", "f1", "roc_auc", "log_loss")
-_VALUE_METRICS = ("r2", "rmse", "mae")
 _RUN_FILES = ("model", "history.csv", "curves.png")
 _UsageError: Any = typer.BadParameter.__base__  # typer has no public name for it
 
@@ -102,6 +93,14 @@ _Data = Annotated[str, typer.Argument(
     metavar="DATA", show_default=False,
     help="digits, iris, wine, breast_cancer, diabetes, xor, or a file: .csv, .tsv (also .gz), .parquet, or .npz with "
          "arrays x and y.")]
+_OptionalData = Annotated[str | None, typer.Argument(
+    metavar="[DATA]", show_default=False,
+    help="digits, iris, wine, breast_cancer, diabetes, xor, or a file: .csv, .tsv (also .gz), .parquet, a folder of "
+         ".parquet files, or .npz with arrays x and y. Not with --resume.")]
+_Stream = Annotated[bool | None, typer.Option(
+    "--stream/--no-stream", show_default=False,
+    help="Read DATA while it is used, in bounded memory.  [default: a folder, or a file that is large for this "
+         "machine's memory]")]
 _Model = Annotated[Path, typer.Argument(metavar="MODEL", show_default=False,
                                         help="The folder of a run, or the model in it.")]
 _BackendName = Annotated[str, typer.Option("--backend", help="numpy, cupy, torch, ..., with a device if wanted "
@@ -140,7 +139,8 @@ _Validation = Annotated[float, typer.Option(
 
 @app.command()
 def train(
-    data: _Data,
+    context: typer.Context,
+    data: _OptionalData = None,
     target: _Target = None,
     task: _Task = None,
     hidden: _Hidden = "256,128",
@@ -162,234 +162,68 @@ def train(
     seed: _Seed = 0,
     out: Annotated[Path | None, typer.Option(
         metavar="DIR", help="Folder for the model, the history and its curves.  [default: a new one in runs/]")] = None,
+    stream: _Stream = None,
+    checkpoint_every: Annotated[str | None, typer.Option(
+        metavar="N", help="How often to write a checkpoint: 2epochs, 500steps, 30s, 10min; they stay in "
+                          "DIR/checkpoints.  [default: 10min, and they go when the run has ended well]")] = None,
+    resume: Annotated[Path | None, typer.Option(
+        metavar="DIR", show_default=False,
+        help="Go on with the run of this folder, with its options, from its newest checkpoint.")] = None,
 ) -> None:
-    """Train a network on DATA and score it on rows it has not seen."""
-    positive_int("--patience", patience)
+    """Train a network on DATA and score it on rows it has not seen.
+
+    Ctrl-C ends the step under way and writes a checkpoint, from which --resume goes on.
+    """
+    from .callbacks import EarlyStopping
+    from .durable import Checkpoint
+    from .runs import Options, planned, run_folder
+
+    given = {name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
+    if resume is not None:
+        if given - {"resume"}:
+            name = next(name for name in context.params if name in given - {"resume"})
+            name = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
+            raise ParameterError(f"--resume goes on with the options of the run: leave out {name}")
+        options, out = Options.of_run(resume), resume
+    elif data is None:
+        raise ParameterError("DATA is missing: name a set or a file. See xpdense train --help")
+    else:
+        options = Options(**{name: context.params[name] for name in Options.names()})
+    every, unit = options.checked()
     require("matplotlib", "cli", "drawing curves.png")
-    plan = _plan(data, target=target, task=task, hidden=hidden, activation=activation, loss=loss, optimizer=optimizer,
-                 learning_rate=learning_rate, weight_decay=weight_decay, epochs=epochs, batch_size=batch_size,
-                 backend=backend, dtype=dtype, precision=precision, ops=ops, validation=validation, test=test,
-                 seed=seed)
-    network, table, rows, goal = plan.network, plan.table, plan.rows, plan.goal
+    plan = planned(options)
+    network, goal = plan.network, plan.goal
     metric = "accuracy" if goal.classes else "r2"
-    with _run_folder(out, table.name) as folder:
+    with run_folder(out, plan.name, options, resume is not None) as folder:
         _describe(plan)
-        stopping = _early_stopping(patience) if len(rows.validation) else None
-        history = network.fit(
-            *plan.of(rows.train), loss=plan.loss, optimizer=plan.rule, batch_size=plan.batch_size, epochs=plan.epochs,
-            validation=plan.of(rows.validation) if stopping else None, metrics=[metric],
-            callbacks=[*_watching(metric), *([stopping] if stopping else [])])
+        keeper = Checkpoint(folder / "checkpoints", every=every, unit=unit)
+        stopping = EarlyStopping(patience=options.patience) if plan.held is not None else None
+        try:
+            history = network.fit(
+                *plan.training, loss=plan.loss, optimizer=plan.rule, batch_size=plan.batch_size, epochs=plan.epochs,
+                validation=plan.held, metrics=[metric], resume=None if resume is None else keeper.folder,
+                callbacks=[*_watching(metric), keeper, *([stopping] if stopping else [])])
+        except (KeyboardInterrupt, SystemExit) as end:
+            if keeper.last is not None:
+                print(f"interrupted: xpdense train --resume {folder} goes on from {keeper.last.name}", file=sys.stderr)
+                raise typer.Exit(130 if isinstance(end, KeyboardInterrupt) else int(end.code or 0)) from None
+            raise
         print(f"made {history.steps:,} steps, {history.replayed:,} of them replayed without Python")
         if history.why_not_replayed:
             print(f"note     steps were made from Python: {history.why_not_replayed}")
         if stopping:
             print(f"kept the weights of epoch {stopping.best_epoch + 1}, whose validation loss "
                   f"{_shown(stopping.best)} was the lowest of {history.epochs}")
-        _show_score(network, goal, plan.loss, plan.x, plan.y, rows)
+        _show_score(plan)
         try:
             network.save(folder / "model")
             history.to_csv(folder / "history.csv")
             history.plot(folder / "curves.png")
+            if options.checkpoint_every is None:
+                shutil.rmtree(keeper.folder)
         except OSError as error:
             raise OutputError(f"cannot write to {folder}: {error.strerror or error}") from error
     print(f"wrote {folder}{os.sep}: {', '.join(_RUN_FILES)}")
-
-
-@dataclass
-class _Plan:
-    """A training that is about to begin: all that its options and its data say.
-
-    `x` (n, features) and `y` (n,), class numbers or values in the target's units, are all rows; `scaled` is y as the
-    network learns it.
-    """
-
-    table: Table
-    columns: int
-    encoder: TableEncoder
-    goal: Target
-    rows: _Split
-    x: np.ndarray
-    y: np.ndarray
-    scaled: np.ndarray
-    network: DenseNetwork
-    loss: Loss
-    rule: Optimizer
-    batch_size: int
-    epochs: int
-
-    def of(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Features and targets of some rows, as `fit` takes them."""
-        return self.x[rows], self.scaled[rows]
-
-
-def _plan(data: str, *, target: str | None, task: str | None, hidden: str, activation: str, loss: str | None,
-          optimizer: str, learning_rate: float | None, weight_decay: float | None, epochs: int | None,
-          batch_size: int | None, backend: str, dtype: str, precision: str, ops: str, validation: float, test: float,
-          seed: int) -> _Plan:
-    """Everything that can be wrong is checked before anything is read, written or trained."""
-    from .activations import as_activation
-    from .backend import DTYPES, resolve
-    from .data import datasets
-    from .data.table import TableEncoder
-    from .data.target import Target, as_task, as_task_loss
-    from .losses import LOSSES, as_loss
-    from .ops import check_choice
-
-    widths = _widths(hidden)
-    as_activation(activation)
-    rule = _optimizer(optimizer, learning_rate, weight_decay)
-    task = None if task is None else as_task(task)
-    if loss is not None:
-        lookup("loss", loss, LOSSES)
-    lookup("dtype", dtype, DTYPES)
-    check_choice(precision, ops)
-    if backend != "auto":
-        resolve(backend)
-    for name, value in (("--epochs", epochs), ("--batch-size", batch_size)):
-        if value is not None:
-            positive_int(name, value)
-    positive_int("--seed", seed, 0)
-    for name, fraction in (("--validation", validation), ("--test", test)):
-        real(name, fraction, 0.0, 1.0, open_high=True)
-
-    table = datasets.read(data)
-    column = table.column(target)
-    values = table.frame[column]
-    goal = Target.infer(column, values, task)
-    loss = as_task_loss(goal.task, loss)
-    chosen = as_loss(loss)
-    y = goal.encode(values)  # (n,) class numbers or values
-    if not goal.classes:
-        chosen.check_target(np, y, 1)
-    rows = _Split(table, y, goal, validation, test, seed)
-    features = table.frame.drop(columns=column)
-    encoder = TableEncoder.fit(features.iloc[rows.train])
-    if not goal.classes and loss != "poisson":
-        goal = goal.standardised(y[rows.train])
-    x, y_scaled = encoder.transform(features, dtype), goal.scaled(y)
-    network = _network(widths, activation, x.shape[1], goal, loss, y[rows.train], backend=backend, dtype=dtype,
-                       seed=seed, precision=precision, ops=ops)
-    network.extra = {"data": table.name, "table": encoder.to_dict(), **goal.to_dict()}
-    count = len(rows.train)
-    if weight_decay is None and not rule.decoupled:
-        rule.weight_decay = min(0.01, 1.0 / count)  # a prior on the weights, of the strength of one row
-    batch_size = batch_size or min(128, 2 ** (count.bit_length() // 2))
-    epochs = epochs or min(50, max(10, -(-5000 // -(-count // batch_size))))
-    network.check_precision()
-    return _Plan(table, features.shape[1], encoder, goal, rows, x, y, y_scaled, network, chosen, rule, batch_size,
-                 epochs)
-
-
-class _Split:
-    """Which rows train, validate and test, and a remark on how that was decided."""
-
-    def __init__(self, table: Table, y: np.ndarray, goal: Target, validation: float, test: float, seed: int) -> None:
-        from .data.datasets import split
-
-        classes, nobody = (y if goal.classes else None), np.arange(0)
-        self.train, self.validation, self.test = np.arange(len(y)), nobody, nobody
-        stratified = []
-        if table.whole:
-            self.test, self.remark = self.train, f"{table.name} is not split: all rows train, and all test"
-            return
-        if test:
-            self.train, self.test, by_class = split(self.train, test, classes, seed, "the test")
-            stratified.append(by_class)
-        if validation:
-            self.train, self.validation, by_class = split(self.train, validation, classes, seed, "validation")
-            stratified.append(by_class)
-        self.remark = ""
-        if goal.classes and stratified:
-            self.remark = "split class by class" if all(stratified) else \
-                "not split class by class: a class has too few rows for that"
-        if len(np.unique(y[self.train])) == 1:
-            raise TargetError(f"the {len(self.train)} training rows have one value of {goal.column!r} only: there is "
-                              f"nothing to learn. Hold out fewer rows (--test, --validation)")
-
-
-def _widths(text: str) -> list[int]:
-    if text.strip().lower() in ("", "0", "none"):
-        return []
-    try:
-        return [positive_int("--hidden", int(part)) for part in text.split(",")]
-    except ValueError as error:
-        if isinstance(error, ParameterError):
-            raise
-        raise ParameterError(f"--hidden must be widths such as 256,128, or none for a linear model, "
-                             f"got {text!r}") from None
-
-
-def _optimizer(name: str, learning_rate: float | None, weight_decay: float | None) -> Optimizer:
-    from .optimizers import as_optimizer
-
-    arguments = {}
-    if learning_rate is not None:
-        arguments["learning_rate"] = real("--learning-rate", learning_rate, 0.0, open_low=True)
-    if weight_decay is not None:
-        arguments["weight_decay"] = real("--weight-decay", weight_decay, 0.0)
-    return as_optimizer(name, **arguments)
-
-
-def _network(widths: list[int], activation: str, inputs: int, goal: Target, loss: str, y: np.ndarray,
-             **options: Any) -> DenseNetwork:
-    """Hidden layers and the output, which starts at zero: training begins at a constant prediction, not at a random
-    function that it would first have to unlearn."""
-    from .layers import Dense
-    from .model import DenseNetwork
-
-    last = Dense(goal.outputs(loss), initializer="zeros")
-    network = DenseNetwork([*(Dense(width, activation) for width in widths), last], inputs, **options)
-    if loss == "poisson":
-        network.params[f"{len(widths)}.bias"][...] = float(np.log(y.mean()))
-    return network
-
-
-@contextlib.contextmanager
-def _run_folder(out: Path | None, name: str) -> Iterator[Path]:
-    """The folder of the run: a new one, or `out`, made and tried before any work; gone again if the run fails."""
-    from .checkpoint import check_no_strangers, check_writable
-
-    if out is None:
-        folder = _claimed(Path("runs"), name)
-        made = True
-    else:
-        folder, made = out, not out.exists()
-        if out.is_dir():
-            names = {path.name for path in out.iterdir()}
-            strangers = sorted(names - set(_RUN_FILES)) or ([] if not names or "model" in names else sorted(names))
-            if strangers:
-                raise OutputError(f"{out} holds {strangers[0]!r} and is no earlier run: choose another folder")
-            if (out / "model").is_dir():
-                check_no_strangers(out / "model")
-    check_writable(folder)
-    try:
-        yield folder
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):  # it is not empty: something was saved
-                folder.rmdir()
-        raise
-
-
-def _claimed(parent: Path, name: str) -> Path:
-    """A new folder of this name, with a number where it is taken; made at once, so that two runs never share one."""
-    for number in itertools.count(1):
-        folder = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            if not parent.is_dir():
-                raise OutputError(f"cannot make {folder}: {parent} is a file. Name a folder (--out).") from None
-        except OSError as error:
-            raise OutputError(f"cannot make {folder}: {error.strerror or error}. Name a folder (--out).") from error
-    raise AssertionError
-
-
-def _early_stopping(patience: int) -> EarlyStopping:
-    from .callbacks import EarlyStopping
-
-    return EarlyStopping(patience=patience)
 
 
 def _watching(metric: str) -> list[Callback]:
@@ -427,6 +261,7 @@ _DataOrProgram = Annotated[str, typer.Argument(
 
 @app.command()
 def doctor(
+    context: typer.Context,
     data: _DataOrProgram,
     target: _Target = None,
     task: _Task = None,
@@ -461,13 +296,11 @@ def doctor(
     if data.endswith(".py"):
         found = _of_program(data, batch_size, epochs, seed)
     else:
-        plan = _plan(data, target=target, task=task, hidden=hidden, activation=activation, loss=loss,
-                     optimizer=optimizer,
-                     learning_rate=learning_rate, weight_decay=weight_decay, epochs=epochs, batch_size=batch_size,
-                     backend=backend, dtype=dtype, precision=precision, ops=ops, validation=validation, test=test,
-                     seed=seed)
-        x, y = plan.of(plan.rows.train)
-        found = diagnose(plan.network, x, y, loss=plan.loss, optimizer=plan.rule, batch_size=plan.batch_size,
+        from .runs import Options, planned
+
+        names = {name: context.params[name] for name in Options.names() if name in context.params}
+        plan = planned(Options(**names, stream=False))
+        found = diagnose(plan.network, *plan.training, loss=plan.loss, optimizer=plan.rule, batch_size=plan.batch_size,
                          epochs=plan.epochs, seed=seed)
     print(found)
     if html is not None:
@@ -510,47 +343,59 @@ def predict(
     out: Annotated[Path | None, typer.Option(metavar="FILE", show_default=False,
                                              help="CSV file to write.  [default: standard output]")] = None,
     backend: _BackendName = "auto",
+    stream: _Stream = None,
 ) -> None:
-    """Predict the target for each row of DATA, as CSV."""
-    pandas = require("pandas", "cli", "reading tables")
+    """Predict the target for each row of DATA, as CSV, or as Parquet where FILE ends so."""
+    from .predictions import write_predictions
+    from .runs import streamed
+
     network, encoder, goal = _load(model, backend)
     if proba and not goal.classes:
         raise ParameterError(f"--proba needs classes, and {goal.column!r} is a quantity: leave it out")
     if out is not None:
         _check_file(out, data)
-    table = _read_for(encoder, goal, data, needs_target=False)
-    prediction = np.asarray(network.predict(encoder.transform(table.frame, network.dtype)))
-    columns: dict[str, Any] = {"prediction": goal.decoded(prediction)}
-    if proba:
-        names = (f"probability_{label}" for label in goal.classes)
-        columns |= dict(zip(names, goal.probabilities(prediction).T, strict=True))
-    text = str(pandas.DataFrame(columns).to_csv(index=False, lineterminator="\n"))
-    if out is None:
-        typer.echo(text, nl=False)
+    if streamed(data, stream):
+        rows = write_predictions(out, network.predict_parts(_stream_for(network, data)), goal, proba)
     else:
-        _write(out, text)
-        print(f"wrote {_many(len(prediction), 'prediction')} to {out}", file=sys.stderr)
+        table = _read_for(encoder, goal, data, needs_target=False)
+        prediction = np.asarray(network.predict(encoder.transform(table.frame, network.dtype)))
+        rows = write_predictions(out, [prediction], goal, proba)
+    if out is not None:
+        print(f"wrote {_many(rows, 'prediction')} to {out}", file=sys.stderr)
 
 
 @app.command()
-def evaluate(model: _Model, data: _Data, backend: _BackendName = "auto") -> None:
+def evaluate(model: _Model, data: _Data, backend: _BackendName = "auto", stream: _Stream = None) -> None:
     """Score a model on DATA, which has the target's column."""
+    from .data.datasets import named
+    from .runs import scores_of, streamed
+
     network, encoder, goal = _load(model, backend)
-    table = _read_for(encoder, goal, data, needs_target=True)
-    if goal.column not in table.frame.columns:
-        raise DataError(f"{table.name} has no column {goal.column!r}, which the model predicts: there is nothing to "
-                        f"score it by")
-    values = table.frame[table.column(goal.column)]
-    x, y = encoder.transform(table.frame, network.dtype), goal.encode(values)
     loss = network.loss
     assert loss is not None  # _load has seen to it
-    scores = {"loss": network.evaluate(x, goal.scaled(y))["loss"]}
-    scores |= _scores(goal, loss, y, np.asarray(network.predict(x)))
+    name = named(data)
+    if streamed(data, stream):
+        rows = _stream_for(network, data)
+        if not rows.has_target:
+            raise DataError(_NO_TARGET.format(name=name, column=goal.column))
+        y, prediction = rows.targets(), np.asarray(network.predict(rows))
+        scores = {"loss": network.evaluate(rows)["loss"]}
+    else:
+        table = _read_for(encoder, goal, data, needs_target=True)
+        if goal.column not in table.frame.columns:
+            raise DataError(_NO_TARGET.format(name=name, column=goal.column))
+        x, y = encoder.transform(table.frame, network.dtype), goal.encode(table.frame[table.column(goal.column)])
+        prediction = np.asarray(network.predict(x))
+        scores = {"loss": network.evaluate(x, goal.scaled(y))["loss"]}
+    scores |= scores_of(goal, loss, y, prediction)
     known = ", those that it was trained on among them" if data == network.extra.get("data") else ""
-    title = f"{goal.task} of {goal.column!r}, {_many(len(y), 'row')} of {table.name}{known}"
+    title = f"{goal.task} of {goal.column!r}, {_many(len(y), 'row')} of {name}{known}"
     _print_grid(title, ["score", "value"], [[name, _shown(value)] for name, value in scores.items()])
     if goal.scale != 1.0 or goal.mean != 0.0:
         print(f"The loss, {loss.name}, is of the standardised target; the other scores are in the target's units.")
+
+
+_NO_TARGET = "{name} has no column {column!r}, which the model predicts: there is nothing to score it by"
 
 
 @app.command()
@@ -590,52 +435,32 @@ def _read_for(encoder: TableEncoder, goal: Target, data: str, needs_target: bool
     return read(data, text=text, columns=encoder.inputs, target=goal.column, needs_target=needs_target)
 
 
-def _check_file(out: Path, data: str) -> None:
-    from .checkpoint import check_writable
+def _stream_for(network: DenseNetwork, data: str) -> Stream:
+    from .data import open as open_stream
 
-    if out.is_dir():
-        raise OutputError(f"{out} is a folder: name a file")
+    return open_stream(data, like=network)
+
+
+def _check_file(out: Path, data: str) -> None:
+    from .predictions import check_file
+
     if out.exists() and Path(data).exists() and out.samefile(data):
         raise OutputError(f"{out} is the data: name another file")
-    if not out.exists() or out.is_file():
-        check_writable(out.parent)
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file so that it is either there as a whole or as it was; a device or a pipe is simply written to."""
-    special = path.exists() and not path.is_file()
-    target = path if special else Path(os.path.realpath(path))
-    temporary = target if special else target.with_name(f".writing-{os.getpid()}-{target.name}")
-    try:
-        try:
-            with open(temporary, "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-            if not special:
-                os.replace(temporary, target)
-        finally:
-            if not special:
-                temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    check_file(out)
 
 
 # --- what is printed -------------------------------------------------------------------------------------------
 
-def _describe(plan: _Plan) -> None:
+def _describe(plan: Plan) -> None:
     from .backend import devices
 
-    table, goal, rows, network, rule = plan.table, plan.goal, plan.rows, plan.network, plan.rule
+    goal, network, rule = plan.goal, plan.network, plan.rule
     kind = f"{goal.task}, {len(goal.classes)} classes" if goal.classes else goal.task
-    features = len(plan.encoder.features)
-    print(f"data     {table.name}: {_many(len(table.frame), 'row')}, {_many(plan.columns, 'column')} made "
-          f"{_many(features, 'feature')}")
+    print(f"data     {plan.name}: {_many(plan.rows, 'row')}, {_many(plan.columns, 'column')} made "
+          f"{_many(len(plan.encoder.features), 'feature')}{', read as they are needed' if plan.streams else ''}")
     print(f"target   {goal.column!r}: {kind}")
-    if table.whole:
-        print(f"rows     {len(rows.train):,} training ({rows.remark})")
-    else:
-        parts = (f"{len(part):,} {name}" for name, part in
-                 (("training", rows.train), ("validation", rows.validation), ("test", rows.test)))
-        print(f"rows     {', '.join(parts)}" + (f" ({rows.remark})" if rows.remark else ""))
+    parts = ", ".join(f"{count:,} {name}" for name, count in plan.parts.items())
+    print(f"rows     {parts}" + (f" ({plan.remark})" if plan.remark else ""))
     for note in plan.encoder.notes:
         print(f"note     {note}")
     backend = network.backend
@@ -647,39 +472,18 @@ def _describe(plan: _Plan) -> None:
     _print_grid("", ["layer", "output", "parameters"], [*cells, ["all", "", f"{network.size:,}"]], numbers=True)
 
 
-def _show_score(network: DenseNetwork, goal: Target, loss: Loss, x: np.ndarray, y: np.ndarray, rows: _Split) -> None:
+def _show_score(plan: Plan) -> None:
     """The test score, next to what one gets without looking at the features."""
-    seen = not len(rows.test)
-    part, known = rows.train if seen else rows.test, y[rows.train]
-    scores = _scores(goal, loss, y[part], np.asarray(network.predict(x[part])))
-    if goal.classes:
-        baseline = np.bincount(known, minlength=len(goal.classes))[None, -network.outputs :] / len(known)
-    else:
-        baseline = np.full((1, 1), goal.scaled(known).mean())
-    constant = goal.decoded(baseline)[0]
+    from .runs import scores_of
+
+    goal, (y, prediction) = plan.goal, plan.scored()
+    scores, constant = scores_of(goal, plan.loss, y, prediction), goal.decoded(plan.baseline)[0]
     name = f"always {_shown(constant) if isinstance(constant, float) else constant}"
-    trivial = _scores(goal, loss, y[part], np.repeat(baseline, len(part), axis=0))
-    title = f"test score, {_many(len(part), 'row')}" if not seen else \
-        f"score on the {_many(len(part), 'training row')} (no rows were held out for a test)"
+    trivial = scores_of(goal, plan.loss, y, np.repeat(plan.baseline, len(y), axis=0))
+    title = f"test score, {_many(len(y), 'row')}" if plan.parts.get("test") else \
+        f"score on the {_many(len(y), 'training row')} (no rows were held out for a test)"
     _print_grid(title, ["score", "network", name], [[n, _shown(v), _shown(trivial[n])] for n, v in scores.items()],
                 numbers=True)
-
-
-def _scores(goal: Target, loss: Loss, y: np.ndarray, prediction: np.ndarray) -> Mapping[str, float]:
-    """Metrics that fit the task, of y (n,) as `Target.encode` gives it and predictions (n, outputs); NaN where one has
-    no value, as AUC of a single class."""
-    from .metrics import METRICS
-
-    truth, estimate = (y, prediction) if goal.classes else (y[:, None], goal.values(prediction))
-    scores = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scikit-learn's, of scores that are not defined
-        for name in _CLASS_METRICS if goal.classes else _VALUE_METRICS:
-            try:
-                scores[name] = METRICS[name](loss, truth, estimate, None)
-            except DataError:
-                scores[name] = float(np.nan)
-    return scores
 
 
 def _shown(value: float) -> str:

@@ -165,7 +165,9 @@ class Checkpoint(Callback):
                                        f"resume={str(self.folder)!r} goes on from there")
 
     def _end(self, number: int, message: str) -> None:
-        raise KeyboardInterrupt(message) if number == signal.SIGINT else SystemExit(128 + number)
+        error = KeyboardInterrupt(message) if number == signal.SIGINT else SystemExit(128 + number)
+        error.add_note(message)
+        raise error
 
 
 def _locked(folder: Path) -> int | None:

@@ -254,19 +254,23 @@ class DenseNetwork(Network):
         OutputError
             `out` cannot be written; what was there is still there.
         """
-        source = self._follow(x)
-        place = source or resolve("numpy")
-        link = self.loss.link if self.loss else _identity
         if isinstance(x, Stream):
-            found = (self._fitting(x).held(self, None).parts())
-            slices = (stored(part.x, self.backend) for part in training.bounded(self, found))
-            if out is not None:
-                pieces = (training.outputs(self, [part], link, place) for part in slices)
-                return write_predictions(out, pieces, x.goal)
-            return training.outputs(self, slices, link, place)
+            parts = self.predict_parts(x)
+            return np.concatenate(list(parts)) if out is None else write_predictions(out, parts, x.goal)
         if out is not None:
             raise ParameterError("out= is for streams, whose predictions may be many: see xpdense.data.open")
-        return training.outputs(self, self._slices(x), link, place)
+        source = self._follow(x)
+        return training.outputs(self, self._slices(x), self._link, source or resolve("numpy"))
+
+    def predict_parts(self, x: Stream) -> Iterator[np.ndarray]:
+        """The predictions of a stream, as NumPy arrays (n, outputs), a part of its rows at a time."""
+        self._follow(x)
+        for part in training.bounded(self, self._fitting(x).held(self, None).parts()):
+            yield training.outputs(self, [stored(part.x, self.backend)], self._link, resolve("numpy"))
+
+    @property
+    def _link(self) -> Callable[[Any, Array], Array]:
+        return self.loss.link if self.loss else _identity
 
     def evaluate(self, x: Any, y: Any = None, *, loss: str | Loss | None = None, sample_weight: Any = None,
                  metrics: Sequence[str | Callable[..., float] | Metric] = ()) -> dict[str, float]:

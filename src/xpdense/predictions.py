@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from .backend import host
-from .checkpoint import replaced
+from .checkpoint import check_writable, replaced
 from .data.target import Target
-from .errors import OutputError, ParameterError, require
+from .errors import OutputError, require
 
 
 def columns_of(prediction: np.ndarray, goal: Target | None, proba: bool = True) -> dict[str, Any]:
@@ -25,45 +26,57 @@ def columns_of(prediction: np.ndarray, goal: Target | None, proba: bool = True) 
     return columns
 
 
-def write_predictions(out: str | Path, pieces: Iterable[Any], goal: Target | None, proba: bool = True) -> int:
-    """Write predictions (n, outputs) that come in pieces to a .csv or .parquet file; how many rows there were.
+def write_predictions(out: str | Path | None, pieces: Iterable[Any], goal: Target | None, proba: bool = True) -> int:
+    """Write predictions (n, outputs) that come in pieces to a file, Parquet by its ending and CSV else; the rows.
+
+    None is standard output. A file is there when it is whole; a device or a pipe is simply written to.
 
     Raises
     ------
-    ParameterError
-        The ending is neither.
     OutputError
         It cannot be written; what was there is still there.
     """
-    path, rows = Path(out), 0
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".parquet", ".pq"):
-        raise ParameterError(f"out must end in .csv or .parquet, got {str(out)!r}")
+    pandas = require("pandas", "cli", "writing tables")
+    if out is None:
+        return _written(pandas, _csv(sys.stdout), pieces, goal, proba)
+    path = Path(out)
+    check_file(path)
+    with replaced(path) as temporary:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return _written(pandas, _parquet(temporary), pieces, goal, proba)
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            return _written(pandas, _csv(file), pieces, goal, proba)
+
+
+def check_file(path: Path) -> None:
+    """Raise OutputError unless a file can be made at `path`, in a folder that is there."""
     if path.is_dir():
         raise OutputError(f"{path} is a folder: name a file")
     if not path.parent.is_dir():
         raise OutputError(f"there is no folder {path.parent}: make it first")
-    pandas = require("pandas", "cli", "writing tables")
-    with replaced(path) as temporary:
-        write = _csv(temporary) if suffix == ".csv" else _parquet(temporary)
-        try:
-            next(write)
-            for piece in pieces:
-                prediction = np.asarray(host(piece))
-                write.send(pandas.DataFrame(columns_of(prediction, goal, proba)))
-                rows += len(prediction)
-        finally:
-            write.close()
+    if not path.exists() or path.is_file():
+        check_writable(path.parent)
+
+
+def _written(pandas: Any, write: Any, pieces: Iterable[Any], goal: Target | None, proba: bool) -> int:
+    rows = 0
+    try:
+        next(write)
+        for piece in pieces:
+            prediction = np.asarray(host(piece))
+            write.send(pandas.DataFrame(columns_of(prediction, goal, proba)))
+            rows += len(prediction)
+    finally:
+        write.close()
     return rows
 
 
-def _csv(path: Path) -> Any:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        header = True
-        while True:
-            frame = yield
-            frame.to_csv(file, index=False, header=header, lineterminator="\n")
-            header = False
+def _csv(file: Any) -> Any:
+    header = True
+    while True:
+        frame = yield
+        file.write(frame.to_csv(index=False, header=header, lineterminator="\n"))
+        header = False
 
 
 def _parquet(path: Path) -> Any:

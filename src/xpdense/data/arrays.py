@@ -176,7 +176,7 @@ class Rows:
         value = zlib.crc32(repr([(a.shape, str(a.dtype)) for a in (self.x, self.y)]).encode())
         for array in (self.x, self.y, *(() if self.weight is None else (self.weight,))):
             for start in range(0, self.count, 2**16):
-                part = np.ascontiguousarray(host(array[start : start + 2**16, ...]))
+                part = np.ascontiguousarray(host(array[start : min(start + 2**16, self.count), ...]))
                 value = zlib.crc32(part.data.cast("B"), value)
         return f"{value:08x}"
 

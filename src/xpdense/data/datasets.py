@@ -110,10 +110,9 @@ def read(data: str, *, text: Collection[str] = (), columns: Sequence[str] | None
         raise UnknownNameError("data set or file", data, [*BUNDLED, "xor"])
     if path.is_dir():
         raise FileFormatError(f"{data} is a folder: name a file")
-    name, suffix = path.name, path.suffix.lower()
+    suffix, name = path.suffix.lower(), named(data)
     if suffix == ".gz":
         suffix = Path(path.stem).suffix.lower()
-    name = name[: name.lower().rfind(suffix)] or "data"
     if suffix == ".npz":
         return Table(name, _npz(path, pandas, columns, target, needs_target), target)
     if suffix in SEPARATORS:
@@ -125,6 +124,19 @@ def read(data: str, *, text: Collection[str] = (), columns: Sequence[str] | None
                               f"can be read")
     found = [name for name in TARGET_NAMES if name in frame.columns]
     return Table(name, frame, found[0] if len(found) == 1 else None)
+
+
+def named(data: str) -> str:
+    """What a set or a file is called.
+
+    >>> named("digits"), named("trips/may.csv.gz")
+    ('digits', 'may')
+    """
+    if data in BUNDLED or data == "xor":
+        return data
+    path = Path(data)
+    suffix = Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix
+    return path.name[: path.name.rfind(suffix)] if suffix and path.name.rfind(suffix) else path.name or "data"
 
 
 # --- files -----------------------------------------------------------------------------------------------------

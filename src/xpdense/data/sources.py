@@ -66,6 +66,9 @@ class Source:
         """The first chunk, of arrays; None where there is none."""
         return next(self.read(self.groups[0]), None)
 
+    def read_as_text(self, names: Iterable[str]) -> None:
+        """Keep the values of these columns as they are written, where the source has nothing but writing."""
+
     def chunks(self, group: Group, columns: Sequence[str]) -> Iterator[Any]:
         """The rows of a group in their order; of a table, these columns."""
         raise NotImplementedError
@@ -260,6 +263,10 @@ class CsvSource(Source):
             text = raw.read(end - start).decode("utf-8")
         return self._pandas.read_csv(io.StringIO(text), sep=self._separator, header=None, names=self._header,
                                      usecols=list(columns), dtype=dtypes, low_memory=False, index_col=False)
+
+    def read_as_text(self, names: Iterable[str]) -> None:
+        assert self.columns is not None
+        self.columns |= {name: "text" for name in names if name in self.columns}
 
     def chunks(self, group: Group, columns: Sequence[str]) -> Iterator[Any]:
         assert self.columns is not None

@@ -220,8 +220,11 @@ class _Knowledge:
                 raise DataError(f"{self.source.name} has no column {missing[0]!r}, which {type(like).__name__} was "
                                 f"made of")
             self.names = [column.name for column in encoder.columns]
+            self.source.read_as_text(encoder.text)
             if self.goal is not None and self.goal.column in self.source.columns:
                 self.target = self.goal.column
+                if any(isinstance(label, str) for label in self.goal.classes):
+                    self.source.read_as_text([self.target])
 
     def learn(self, part: Stream) -> None:
         """One pass over all rows: the features from those of `part`, the target's labels from all."""
@@ -403,14 +406,32 @@ class Stream:
             return {}
         return {"table": self.encoder.to_dict(), **self.goal.to_dict()}
 
+    def targets(self) -> np.ndarray:
+        """The target of every row, as `goal` encodes it: class numbers (n,), or values in their own units."""
+        knowledge = self.learn()._knowledge
+        goal = knowledge.goal
+        assert goal is not None
+        found = [goal.encode(chunk[knowledge.target]) for _, chunk in self._chunks(range(len(self.counts)))]
+        return np.concatenate(found)
+
+    @property
+    def target_counts(self) -> dict[Any, int]:
+        """How many rows of all parts have each label of the target."""
+        return self.learn()._knowledge.counts or {}
+
+    @property
+    def target_moments(self) -> tuple[float, float]:
+        """Mean and standard deviation of the training rows' target, where it is a number."""
+        return self.learn()._knowledge.scale
+
     def standardise_target(self) -> None:
         """Train on (value - mean) / standard deviation of a regression's target; `goal` has the way back."""
         self.learn()
         knowledge = self._knowledge
         assert knowledge.goal is not None
         if not knowledge.goal.classes:
-            mean, scale = knowledge.scale
-            knowledge.goal = replace(knowledge.goal, mean=mean, scale=scale)
+            mean, deviation = knowledge.scale
+            knowledge.goal = replace(knowledge.goal, mean=mean, scale=deviation)
 
     # --- reading -----------------------------------------------------------------------------------------------
 
