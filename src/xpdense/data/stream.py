@@ -6,8 +6,9 @@ thread reads, decodes, encodes and copies to the device while another trains; th
 
 from __future__ import annotations
 
+import copy
 import zlib
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -288,6 +289,7 @@ class Stream:
 
     def __init__(self, knowledge: _Knowledge, share: tuple[float, float], seed: int, window: int | None) -> None:
         self._knowledge, self._share, self._seed, self.window = knowledge, share, seed, window
+        self._map: Callable[[Any], Any] | None = None
         self._counts: list[int] | None = None
 
     # --- what is known -----------------------------------------------------------------------------------------
@@ -406,6 +408,29 @@ class Stream:
             return {}
         return {"table": self.encoder.to_dict(), **self.goal.to_dict()}
 
+    def mapped(self, function: Callable[[Any], Any]) -> Stream:
+        """The same rows, each chunk of their targets changed by a function."""
+        other = copy.copy(self)
+        other._map = function
+        return other
+
+    def labels(self) -> np.ndarray:
+        """The different targets (k,) of arrays or batches, sorted, from one pass."""
+        found = np.array([])
+        for _, (_, y, _) in self._chunks(range(len(self.counts))):
+            if y is None:
+                raise TargetError("there is no target: give y")
+            values = np.unique(np.asarray(host(y)))
+            found = np.union1d(found, values) if len(found) else values
+        return found
+
+    def first_target(self) -> np.ndarray:
+        """The first targets of arrays or batches."""
+        y = _first(self.source)[1]
+        if y is None:
+            raise TargetError("there is no target: give y")
+        return y
+
     def targets(self) -> np.ndarray:
         """The target of every row, as `goal` encodes it: class numbers (n,), or values in their own units."""
         knowledge = self.learn()._knowledge
@@ -413,6 +438,13 @@ class Stream:
         assert goal is not None
         found = [goal.encode(chunk[knowledge.target]) for _, chunk in self._chunks(range(len(self.counts)))]
         return np.concatenate(found)
+
+    def values(self) -> np.ndarray:
+        """The target of every row as it is: labels or values (n,), or (n, outputs) of arrays."""
+        if self.source.columns is None:
+            return np.concatenate([np.asarray(host(y)) for _, (_, y, _) in self._chunks(range(len(self.counts)))])
+        goal, found = self.goal, self.targets()
+        return np.array(goal.classes)[found] if goal is not None and goal.classes else found
 
     @property
     def target_counts(self) -> dict[Any, int]:
@@ -491,6 +523,7 @@ class Stream:
         with named(chunk[0]):
             x, y, weight = self._encoded(chunk, network.dtype)
             x = features(x, network, "x", place)
+            y = self._map(y) if self._map is not None and y is not None and loss is not None else y
             if loss is None:
                 return Rows(x, np.zeros(len(x)), None)
             if y is None:

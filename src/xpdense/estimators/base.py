@@ -24,7 +24,8 @@ from .. import training
 from ..activations import ACTIVATIONS, Activation
 from ..backend import Array, Backend, host, resolve
 from ..comm import Solo
-from ..data.arrays import Batches, Rows, features, moved, prepared, stored
+from ..data.arrays import Batches, Feed, Held, InMemory, Rows, features, moved, prepared, stored
+from ..data.stream import Stream
 from ..doctor.watch import Watch
 from ..errors import BackendError, DivergenceError, ParameterError, boolean
 from ..history import History
@@ -32,6 +33,7 @@ from ..losses import Loss
 from ..network import Network
 from ..optimizers import OPTIMIZERS, Adam, Optimizer, OptimizerState
 from ..schedules import Schedule
+from . import streams
 from .build import NORMS, Training, dense_layers, described_layers, draw, hidden_layers
 from .inputs import as_rows, checked, device_backend, dispatching, some, source_of, to_host
 from .progress import FitTasks, Progress, check_progress, note_loss, note_score
@@ -181,14 +183,15 @@ class BaseMLP(CallbackSupportMixin):
     # --- fit ---------------------------------------------------------------------------------------------------
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None,
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, X_val: Any = None, y_val: Any = None,
             sample_weight_val: Any = None, doctor: bool = False) -> Any:
         """Train on X and y, from new weights, or with `warm_start` from those of the last fit.
 
         Parameters
         ----------
-        X : array, sparse matrix or data frame (n_samples, n_features)
-            An array of any namespace stays where it is.
+        X : array, sparse matrix or data frame (n_samples, n_features), or a Stream
+            An array of any namespace stays where it is. A Stream (see `xpdense.data.open`), which brings its own
+            targets and weights, is read while it is trained on; dtype "auto" is then float32.
         y : array (n_samples,) or (n_samples, n_outputs)
         sample_weight : array (n_samples,), optional
         X_val, y_val, sample_weight_val : optional
@@ -209,7 +212,7 @@ class BaseMLP(CallbackSupportMixin):
         NonFiniteLossError, DivergenceError
             The training diverged. The estimator is as it was before the call.
         """
-        if (X_val is None) != (y_val is None):
+        if not isinstance(X_val, Stream) and (X_val is None) != (y_val is None):
             raise ParameterError("X_val and y_val go together: one of them is missing")
         if sample_weight_val is not None and X_val is None:
             raise ParameterError("sample_weight_val goes with X_val and y_val")
@@ -275,6 +278,9 @@ class BaseMLP(CallbackSupportMixin):
         hidden = hidden_layers(self.hidden_layer_sizes)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
+        if isinstance(X, Stream):
+            self._train_stream(X, y, sample_weight, validation, incremental, first, doctor)
+            return
         if self.scoring not in (None, "loss"):
             check_scoring(self, self.scoring)
         place, given = source_of(X), (X, y, sample_weight)
@@ -300,6 +306,13 @@ class BaseMLP(CallbackSupportMixin):
             else:
                 self._train_stochastic(rows, held, score, loss, penalty, given, random, incremental, doctor)
 
+    def _train_stream(self, X: Stream, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None,
+                      incremental: bool, first: bool, doctor: bool) -> None:
+        feed, held, rows, score = streams.begin(self, X, y, sample_weight, validation, first, doctor)
+        with self._network.backend.active():
+            self._make_steps(feed, held, rows, score, self._loss, self.alpha, (X, y, None), incremental, None, float,
+                             float)
+
     def _train_stochastic(self, rows: Rows, held: Rows | None, score: Any, loss: Loss, penalty: float,
                           given: tuple[Any, ...], random: np.random.RandomState, incremental: bool,
                           doctor: bool) -> None:
@@ -309,22 +322,33 @@ class BaseMLP(CallbackSupportMixin):
             warnings.warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
                           stacklevel=5)
         batches = Shuffled(rows.count, batch_size, random, self.shuffle)
-        state = self._optimizer_state(penalty, epochs * len(batches), incremental)
-        tasks, start = FitTasks(self, given, epochs), None if incremental else network.arena.snapshot()
-        watch = Watch(network, rows, loss, state.optimizer, batches, epochs) if doctor else None
         report = self._reporter(rows)
-        progress = Progress(self, state, rows, score, tasks, report, report if held is None else self._reporter(held))
+
+        def watching(optimizer: Optimizer) -> Watch:
+            return Watch(network, rows, loss, optimizer, batches, epochs)
+
+        self._make_steps(InMemory(rows, batches), held, rows, score, loss, penalty, given, incremental,
+                         watching if doctor else None, report, report if held is None else self._reporter(held))
+
+    def _make_steps(self, feed: Feed, held: Rows | Held | None, rows: Rows, score: Any, loss: Loss, penalty: float,
+                    given: tuple[Any, ...], incremental: bool, watching: Callable[[Optimizer], Watch] | None,
+                    report: Callable[[float], float], report_held: Callable[[float], float]) -> None:
+        """The training itself, and what is said of it; `rows` are some of those that it is fed with."""
+        network, epochs = self._network, 1 if incremental else int(self.max_iter)
+        state = self._optimizer_state(penalty, epochs * len(feed), incremental)
+        tasks, start = FitTasks(self, given, epochs), None if incremental else network.arena.snapshot()
+        watch = None if watching is None else watching(state.optimizer)
+        progress = Progress(self, state, feed.count, score, tasks, report, report_held)
         try:
             with np.errstate(all="ignore"):
-                training.train(network, rows, held, loss=loss, optimizer=state.optimizer, epochs=epochs,
-                               batches=batches, metrics=(), callbacks=[progress], comm=Solo(), state=state,
-                               history=self.history_)
+                training.train(network, feed, held, loss=loss, optimizer=state.optimizer, epochs=epochs,
+                               metrics=(), callbacks=[progress], comm=Solo(), state=state, history=self.history_)
             last = progress.last_loss(start[0]) if start is not None else 0.0
             progress.restore_best()
             if start is not None:
                 check_progress(network, rows, loss, last, report, start, self.tol)
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=5)
+            warnings.warn("Training interrupted by user.", stacklevel=6)
             progress.restore_best()
             watch = None
         except DivergenceError as error:
@@ -332,11 +356,11 @@ class BaseMLP(CallbackSupportMixin):
                 watch.explain(error)
             raise
         if watch:
-            watch.after(self.history_, stacklevel=7)
+            watch.after(self.history_, stacklevel=8)
         tasks.finish()
         if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
             warnings.warn(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
-                          f"hasn't converged yet.", ConvergenceWarning, stacklevel=5)
+                          f"hasn't converged yet.", ConvergenceWarning, stacklevel=6)
 
     # --- the network -------------------------------------------------------------------------------------------
 
@@ -459,7 +483,12 @@ class BaseMLP(CallbackSupportMixin):
     def _outputs(self, X: Any, method: str, function: Any) -> Array:
         """`function(xp, logits)` for X, as an array of X's namespace."""
         check_is_fitted(self)
+        if isinstance(X, Stream):
+            return training.outputs(self._network, streams.slices_for(self, X), function, resolve("numpy"))
         network, place = self._network, source_of(X)
+        table = getattr(self, "_table", None)
+        if table is not None and hasattr(X, "columns") and hasattr(X, "iloc"):
+            X = table.transform(X, network.dtype)
         if dispatching() and place.name != self._place:
             raise ValueError(f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the "
                              f"same device as those passed to fit(): expected {self._place}, got {place.name}")
@@ -467,15 +496,17 @@ class BaseMLP(CallbackSupportMixin):
         slices = (features(part, network, "X") for part in training.parts(network, x))
         return training.outputs(network, slices, function, place)
 
-    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The mean accuracy, or R2, of the predictions for X.
 
         Parameters
         ----------
-        X : (n_samples, n_features)
+        X : (n_samples, n_features), or a Stream of a table, with its own targets
         y : (n_samples,) or (n_samples, n_outputs)
         sample_weight : (n_samples,), optional
         """
+        if isinstance(X, Stream):
+            return float((accuracy_score if is_classifier(self) else r2_score)(X.values(), self.predict(X)))
         if dispatching() or device_backend(X) is None:
             return float(super().score(X, y, sample_weight))
         metric = accuracy_score if is_classifier(self) else r2_score

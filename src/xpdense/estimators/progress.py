@@ -28,8 +28,8 @@ class Progress(Callback):
     ----------
     estimator : the estimator that is trained
     state : OptimizerState
-    rows : Rows
-        What it is trained on.
+    samples : int
+        Rows of an epoch.
     score : callable or None
         Gives the score of the network as it is, on validation data.
     tasks : FitTasks
@@ -40,10 +40,10 @@ class Progress(Callback):
 
     leaves_settings = True
 
-    def __init__(self, estimator: Any, state: OptimizerState, rows: Rows, score: Any, tasks: FitTasks,
+    def __init__(self, estimator: Any, state: OptimizerState, samples: int, score: Any, tasks: FitTasks,
                  report: Callable[[float], float], report_validation: Callable[[float], float]) -> None:
         self.report_validation = report_validation
-        self.estimator, self.state, self.samples, self.score = estimator, state, rows.count, score
+        self.estimator, self.state, self.samples, self.score = estimator, state, samples, score
         self.tasks, self.report = tasks, report
         self.best_weights: Any = None
         self.converged = False
