@@ -131,8 +131,8 @@ class Checkpoint(Callback):
     def check(self, resume: Path | None) -> None:
         """Raise OutputError where the folder holds checkpoints of a training that is not gone on with."""
         there = checkpoint.checkpoints(self.folder)
-        ours = resume is not None and self.folder.resolve() in (resume.resolve(), resume.resolve().parent)
-        if there and not ours:
+        ours = [path.resolve() for path in (self.folder, *there)]  # the folder, or one of its checkpoints
+        if there and (resume is None or resume.resolve() not in ours):
             raise OutputError(f"{self.folder} holds checkpoints of an earlier training ({there[0].name}): go on with "
                               f"it (resume={str(self.folder)!r}), or name another folder")
 
