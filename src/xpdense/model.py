@@ -187,7 +187,8 @@ class DenseNetwork(Network):
                 if held_out is None and fraction is not None:
                     x, rest = x.split(fraction, seed=self.seed)
                     held_out = rest.held(self, chosen)
-                training.check_memory(self, rule, batch_size := min(batch_size, x.rows), 3 * x.row_size(self))
+                waiting = 6 * self.inputs * np.dtype(self.dtype).itemsize
+                training.check_memory(self, rule, min(batch_size, x.rows), waiting)
                 feed = x.feed(self, chosen, batch_size, self.seed, shuffle)
                 self.extra = {**self.extra, **x.to_dict()}
             else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -120,6 +119,7 @@ def train(network: Network, rows: Rows | Feed, validation: Rows | Held | None, *
             f"before step {loop.good.step:,}. ({str(error).strip() or type(error).__name__})") from error
     finally:
         loop.replay = loop.tail = None  # they hold the loop, and it them, and much memory
+        feed.close()
         for callback in begun:
             callback.on_train_end(run)
     return run.history
@@ -216,10 +216,8 @@ class _Loop:
         for replay in (self.replay, self.tail):
             if replay and not self.settled:
                 replay.program = None  # to be recorded anew, with the weight decay or the rate that there is now
-        windows = self.feed.windows(self.epoch, self.step)
-        with contextlib.closing(windows):  # type: ignore[type-var]
-            for window in windows:
-                self._make(window)
+        for window in self.feed.windows(self.epoch, self.step):
+            self._make(window)
         return self.total / self.mass, self.last_rate
 
     def next_epoch(self) -> None:

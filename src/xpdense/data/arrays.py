@@ -307,6 +307,9 @@ class Feed:
         """The windows of an epoch from step `start` on; each is valid until the next one is asked for."""
         raise NotImplementedError
 
+    def close(self) -> None:
+        """No more windows are wanted."""
+
     def held(self) -> Rows | Held:
         """The same rows, to evaluate by."""
         return self.rows

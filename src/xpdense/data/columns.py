@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -17,6 +18,73 @@ NUMBERS = ("boolean", "integer", "floating", "decimal", "mixed-integer-float")  
 TEXT = ("string", "categorical", "mixed-integer")
 
 
+@dataclass(frozen=True)
+class Numbers:
+    """A column of numbers that came from elsewhere than pandas: (n,) float64, NaN where one is missing.
+
+    Attributes
+    ----------
+    first : int
+        The number of its first row, for messages.
+    """
+
+    values: np.ndarray
+    first: int
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, rows: Any) -> Numbers:
+        return Numbers(self.values[rows], self.first)
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A column of text that came from elsewhere than pandas: the place (n,) of each value in `texts`, -1: missing."""
+
+    codes: np.ndarray
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows: Any) -> Coded:
+        return Coded(self.codes[rows], self.texts)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of equal length, as a data frame of such columns: by name, or some of the rows of all of them."""
+
+    values: dict[str, Any]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.values)
+
+    @property
+    def iloc(self) -> Columns:
+        return self
+
+    def __len__(self) -> int:
+        return len(next(iter(self.values.values()), ()))
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, str):
+            return self.values[key]
+        return Columns({name: values[key] for name, values in self.values.items()})
+
+
+def as_series(values: Any) -> Series:
+    """A column as a pandas Series, whatever it was."""
+    pandas = require("pandas", "cli", "reading tables")
+    if isinstance(values, Numbers):
+        return pandas.Series(values.values, index=pandas.RangeIndex(values.first, values.first + len(values)))
+    if isinstance(values, Coded):
+        return pandas.Series(np.array([*values.texts, None], object)[values.codes])
+    return values
+
+
 def kind_of(values: Series) -> str:
     pandas = require("pandas", "cli", "reading tables")
     return str(pandas.api.types.infer_dtype(values, skipna=True))
@@ -24,6 +92,12 @@ def kind_of(values: Series) -> str:
 
 def numbers_of(name: str, values: Series) -> np.ndarray:
     """A column as float64 (n,), NaN where it is missing; a DataError where it holds text or an infinity."""
+    if isinstance(values, Coded):
+        values = as_series(values)
+    if isinstance(values, Numbers):
+        if not np.isinf(values.values).any():
+            return values.values
+        values = as_series(values)
     if values.dtype.kind in "biuf":
         numbers = np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
     else:
@@ -48,7 +122,9 @@ def texts_of(values: Series) -> Series:
 
 def coded_texts(values: Series) -> tuple[np.ndarray, list[str]]:
     """The place (n,) of each value in a list of texts, -1 where it is missing; and that list, in no special order."""
-    pandas = require("pandas", "cli", "reading tables")
+    if isinstance(values, Coded):
+        return values.codes, values.texts
+    pandas, values = require("pandas", "cli", "reading tables"), as_series(values)
     if isinstance(values.dtype, pandas.CategoricalDtype):
         codes, distinct = values.cat.codes.to_numpy(), values.cat.categories
     else:

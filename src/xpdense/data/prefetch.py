@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 _END = object()
 
 
-def prefetched(items: Generator[T, None, None], depth: int = 1) -> Iterator[T]:
+def prefetched(items: Generator[T, None, None], depth: int = 1) -> Generator[T, None, None]:
     """The items of a generator, which runs in a thread: `depth` of them wait, and one more is being made.
 
     An error in the generator is raised here, after the items that came before it. Closing this closes the generator.

@@ -1,6 +1,6 @@
 """Where the rows of a stream come from: files and iterables, read a group of rows at a time, in any order of groups.
 
-A chunk, some rows one after the other, is a pandas DataFrame of a table's columns, or a tuple (x, y, weight) of arrays.
+A chunk, some rows one after the other, is a DataFrame or Columns of a table, or a tuple (x, y, weight) of arrays.
 Whatever goes wrong is said with the file and the row group.
 """
 
@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArrayTypeError, DataError, FileFormatError, ParameterError, ShapeError, XpdenseError, require
+from .columns import Coded, Columns, Numbers
 from .datasets import SEPARATORS, reading_csv, rows_of_csv
 
-CHUNK = 8192  # rows of a table that are decoded at once
+CHUNK = 8192  # rows that are decoded at once
 GROUP = 2 * CHUNK  # rows of a group, where the file itself has none
 
 
@@ -56,11 +57,13 @@ class Source:
     groups : list of Group
     columns : dict or None
         Of a table: "number", "text", "boolean" or another kind, which nothing can be learnt from, by name.
+    readable_once : bool
     """
 
     name: str
     groups: list[Group]
     columns: dict[str, str] | None = None
+    readable_once = False
 
     def first(self) -> Any:
         """The first chunk, of arrays; None where there is none."""
@@ -196,18 +199,32 @@ class ArrowSource(Source):
         path, fragment = group.place
         if path in self._files:
             self._files[path].check()
-        start, text = 0, [name for name in columns if self._kind(self._schema.field(name).type) == "text"]
+        start = 0
         for batch in fragment.to_batches(schema=self._schema, columns=list(columns), batch_size=CHUNK,
-                                         use_threads=False, batch_readahead=1, fragment_readahead=1):
-            arrays = [array.dictionary_encode() if name in text and not self._arrow.types.is_dictionary(array.type)
-                      else array for name, array in zip(batch.schema.names, batch.columns, strict=True)]
+                                         use_threads=False, batch_readahead=1, fragment_readahead=1,
+                                         memory_pool=self._arrow.system_memory_pool()):  # which gives it back
             if batch.num_rows:
-                frame = self._arrow.RecordBatch.from_arrays(arrays, names=batch.schema.names).to_pandas()
-                frame.index += start
+                names = batch.schema.names
+                yield Columns({name: self._values(name, batch.column(i), start) for i, name in enumerate(names)})
                 start += batch.num_rows
-                yield frame
         if path in self._files:
             self._files[path].check()
+
+    def _values(self, name: str, array: Any, first: int) -> Any:
+        """A column of a batch: Numbers, Coded, or a Series of what is neither."""
+        assert self.columns is not None
+        kind, types = self.columns[name], self._arrow.types
+        if kind == "text":
+            array = array if types.is_dictionary(array.type) else array.dictionary_encode()
+            texts = [str(text) for text in array.dictionary.to_pylist()]
+            return Coded(array.indices.fill_null(-1).to_numpy().astype(np.int64, copy=False), texts)
+        if kind not in ("number", "boolean"):
+            return array.to_pandas()
+        if types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        if types.is_boolean(array.type):
+            array = array.cast("int8")
+        return Numbers(array.cast("float64", safe=False).to_numpy(zero_copy_only=False), first)
 
     def _content(self) -> str:
         return repr(sorted((os.path.basename(path), file.size) for path, file in self._files.items()))
@@ -363,7 +380,7 @@ class BatchSource(Source):
 
     def __init__(self, batches: Iterable[Any] | Callable[[], Iterable[Any]], rows: int | None = None) -> None:
         self._make = batches if callable(batches) else lambda: batches
-        self._once = not callable(batches) and iter(batches) is batches
+        self._once = self.readable_once = not callable(batches) and iter(batches) is batches
         if self._once and rows is None:
             raise ParameterError("a generator can be read once, and its rows must be counted first: pass a function "
                                  "that makes it, or say rows=")

@@ -1,7 +1,10 @@
 """Data that need not fit into memory: rows that are read when they are needed, and read again in every epoch.
 
-An epoch reads groups of rows in an order drawn from the seed and fills windows with them, whose rows are shuffled. One
-thread reads, decodes, encodes and copies to the device while another trains; three windows exist at any time.
+An epoch reads groups of rows in an order drawn from the seed and fills windows with them, whose rows are shuffled; rows
+that fit into the memory of two windows are read once, and are one window. A
+window holds its rows as they are read: numbers, and for each column of categories which one it is. Piece by piece they
+are made features in memory of the device, from which batches are taken. One thread reads, decodes, encodes and copies
+while another trains; two windows and three pieces exist at any time, also while one epoch goes over into the next.
 """
 
 from __future__ import annotations
@@ -29,14 +32,21 @@ from ..errors import (
     require,
 )
 from .arrays import Feed, Rows, Window, as_array, features, finite, labelled, stored
+from .columns import numbers_of
 from .datasets import SEPARATORS, TARGET_NAMES
 from .prefetch import prefetched
-from .sources import ArraySource, ArrowSource, BatchSource, CsvSource, Group, Source, named
+from .sources import CHUNK, ArraySource, ArrowSource, BatchSource, CsvSource, Group, Source, named
 from .table import Lesson, TableEncoder
 from .target import Target, TargetLesson, as_task
 
-_WINDOW = 2**23  # bytes of features in a window
-_SLOTS = 3  # one that is trained on, one that waits, one that is being filled
+_WINDOW = 2**23  # bytes of a window
+_PIECE = 2**20  # bytes of features in a piece
+_SLOTS = 3  # pieces: one that is trained on, one that waits, one that is being filled
+
+_ENDED: Any = object()
+
+#: Rows as a window holds them: (n, numbers), (n, categories) or None, targets, weights or None.
+_Compact = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]
 
 
 def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = None, weight: str | None = None,
@@ -70,7 +80,8 @@ def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = Non
     rows : int, optional
         Of batches, how many there are in all. Default: they are counted, in a pass.
     window : int, optional
-        Rows that are shuffled at once. Default: as many as make 8 MiB of features.
+        Rows that are shuffled at once. Default: as many as take 8 MiB, where a category takes two bytes; all of them,
+        which are then read once only, where they take no more than twice that.
 
     Returns
     -------
@@ -386,14 +397,19 @@ class Stream:
 
     def head(self, rows: int = 10_000) -> tuple[np.ndarray, np.ndarray | None]:
         """The features (n, inputs) and targets (n,) of the first rows, as arrays: to look at, or to `diagnose` with."""
-        found, count = list[tuple[np.ndarray, Any, Any]](), 0
+        xs, ys, count = list[np.ndarray](), list[np.ndarray](), 0
+        self.learn()
         for chunk in self._chunks(range(len(self.counts))):
-            found.append(self._encoded(chunk, "float64"))
-            count += len(found[-1][0])
+            x, places, y, _ = self._raw(chunk, "float64")
+            dense = np.asarray(host(x)) if places is None else np.empty((len(x), self.inputs))
+            if places is not None:
+                self.expand(x, places, dense)
+            xs.append(dense)
+            ys += [] if y is None else [np.asarray(host(y))]
+            count += len(dense)
             if count >= rows:
                 break
-        x = np.concatenate([part[0] for part in found])[:rows]
-        return x, None if found[0][1] is None else np.concatenate([np.asarray(part[1]) for part in found])[:rows]
+        return np.concatenate(xs)[:rows], np.concatenate(ys)[:rows] if ys else None
 
     def digest(self) -> str:
         """What tells these rows from others."""
@@ -489,58 +505,77 @@ class Stream:
                 if count:
                     yield group.label, chunk
 
-    def _encoded(self, chunk: tuple[str, Any], dtype: str) -> tuple[Any, Any, Any]:
-        """Features, targets and weights of a chunk's rows."""
+    def _raw(self, chunk: tuple[str, Any], dtype: str) -> tuple[Any, np.ndarray | None, Any, Any]:
+        """Numbers, places of categories, targets and weights of a chunk's rows, as they are."""
         knowledge, (_, values) = self._knowledge, chunk
         encoder = knowledge.encoder
         if isinstance(values, tuple):
             x, y, weight = values
-            if encoder is not None:
-                x = encoder.transform(knowledge.frame(values), dtype)
-            return x, y, weight
+            return x if encoder is None else encoder.compact(knowledge.frame(values), dtype)[0], None, y, weight
         assert encoder is not None
         y = None
         if knowledge.target is not None and knowledge.goal is not None:
             y = knowledge.goal.scaled(knowledge.goal.encode(values[knowledge.target]))
-        weight = None if knowledge.weight is None else values[knowledge.weight].to_numpy(dtype=np.float64)
-        return encoder.transform(values, dtype), y, weight
+        weight = None if knowledge.weight is None else numbers_of(knowledge.weight, values[knowledge.weight])
+        return *encoder.compact(values, dtype), y, weight
 
-    def encoded(self, network: Any, loss: Any, groups: Iterable[int] | None = None,
-                skip: int = 0) -> Generator[Rows, None, None]:
-        """The rows as a network and a loss want them, on the host, checked, a chunk at a time; without a loss only x.
+    def _compacted(self, chunk: tuple[str, Any], network: Any, loss: Any) -> _Compact:
+        """The same, checked and as a network and a loss want them, on the host; without a loss only the features.
 
         Raises
         ------
         DataError, ShapeError, ArrayTypeError, TargetError
             What is wrong, with the file and the row group.
         """
-        self.learn()
-        for chunk in self._chunks(range(len(self.counts)) if groups is None else groups, skip):
-            yield self._prepared(chunk, network, loss)
-
-    def _prepared(self, chunk: tuple[str, Any], network: Any, loss: Any) -> Rows:
         place = resolve("numpy")
         with named(chunk[0]):
-            x, y, weight = self._encoded(chunk, network.dtype)
-            x = features(x, network, "x", place)
-            y = self._map(y) if self._map is not None and y is not None and loss is not None else y
+            x, places, y, weight = self._raw(chunk, network.dtype)
+            if self.encoder is None:
+                x = features(x, network, "x", place)
             if loss is None:
-                return Rows(x, np.zeros(len(x)), None)
+                return x, places, np.zeros(len(x)), None
             if y is None:
                 raise TargetError("there is no target: name its column, or give y")
-            rows = labelled(x, y, None, network, loss, "", place)
-            return rows if weight is None else Rows(x, rows.y, _weights(weight, len(x), network.dtype))
+            y = y if self._map is None else self._map(y)
+            y = labelled(x, y, None, network, loss, "", place).y
+            return x, places, y, None if weight is None else _weights(weight, len(x), network.dtype)
 
-    def row_size(self, network: Any) -> int:
-        """Bytes of a row in a window."""
-        return int((network.inputs + network.outputs + 1) * np.dtype(network.dtype).itemsize)
+    def compacted(self, network: Any, loss: Any, groups: Iterable[int] | None = None,
+                  skip: int = 0) -> Iterator[_Compact]:
+        """The rows of some groups, all by default, but the first `skip` of them, a chunk at a time."""
+        self.learn()
+        for chunk in self._chunks(range(len(self.counts)) if groups is None else groups, skip):
+            yield self._compacted(chunk, network, loss)
 
-    def first(self, network: Any, loss: Any) -> Rows:
+    def expand(self, x: np.ndarray, places: np.ndarray | None, out: np.ndarray) -> None:
+        """Numbers and places of categories -> features, out (n, inputs)."""
+        if self.encoder is None or places is None:
+            out[...] = x
+        else:
+            self.encoder.expand(x, places, out)
+
+    def encoded(self, network: Any, loss: Any) -> Generator[Rows, None, None]:
+        """All rows with their features, on the host, a chunk at a time."""
+        for compact in self.compacted(network, loss):
+            yield self._rows(compact, network)
+
+    def _rows(self, compact: _Compact, network: Any) -> Rows:
+        x, places, y, weight = compact
+        if places is not None:
+            dense = np.empty((len(x), network.inputs), network.dtype)
+            self.expand(x, places, dense)
+            x = features(dense, network, "x", resolve("numpy"))
+        return Rows(x, y, weight)
+
+    def first_compact(self, network: Any, loss: Any) -> _Compact:
         """The first rows as they will come; a generator's are not lost."""
         if self.source.columns is None:
-            label = self.source.groups[0].label
-            return self._prepared((label, self.source.first()), network, loss)
-        return next(self.encoded(network, loss))
+            return self._compacted((self.source.groups[0].label, self.source.first()), network, loss)
+        return next(self.compacted(network, loss))
+
+    def first(self, network: Any, loss: Any) -> Rows:
+        """The same with their features, on the host."""
+        return self._rows(self.first_compact(network, loss), network)
 
     def feed(self, network: Any, loss: Any, batch_size: int, seed: int, shuffle: bool) -> StreamFeed:
         """What a training is fed with."""
@@ -561,25 +596,42 @@ def _weights(weight: Any, rows: int, dtype: str) -> np.ndarray:
     return w
 
 
+@dataclass(frozen=True)
+class _Piece:
+    """Rows that are ready in a slot of a feed's memory, and where in the training they come."""
+
+    epoch: int
+    step: int  # the first, within the epoch
+    slot: int
+    count: int
+    weight: np.ndarray | None
+
+
 class StreamFeed(Feed):
-    """Windows of a stream's rows, filled by a thread in memory of the device: slots of one buffer, used in turn."""
+    """Pieces of a stream's windows, made by a thread in memory of the device: slots of one buffer, used in turn."""
 
     def __init__(self, stream: Stream, network: Any, loss: Any, batch_size: int, seed: int, shuffle: bool) -> None:
         self.stream, self._network, self._loss = stream, network, loss
         self.count, self._seed = stream.rows, seed
         self.batch_size, self.shuffle = min(positive_int("batch_size", batch_size), self.count), shuffle
-        row = network.inputs * np.dtype(network.dtype).itemsize
-        wanted = stream.window or max(1, _WINDOW // row)
-        self._window = min(-(-wanted // self.batch_size), len(self)) * self.batch_size
-        first = stream.first(network, loss)  # says what is wrong before anything is done
-        backend, slots = network.backend, _SLOTS * self._window
-        self._slots = min(_SLOTS, -(-self.count // self._window))
+        first = stream.first_compact(network, loss)  # says what is wrong before anything is done
+        item = np.dtype(network.ops.dtype if network.ops.dtype != "bfloat16" else "float16").itemsize
+        row = sum(array[:1].nbytes for array in first if array is not None)
+        self._whole = stream.window is None and self.count * row <= 2 * _WINDOW  # read once: one window, no other
+        self._window = self._batches(stream.window or (self.count if self._whole else _WINDOW // row))
+        self._piece = min(self._batches(_PIECE // (network.inputs * item)), self._window)
+        self._pools = [tuple(None if a is None else np.zeros((self._window, *a.shape[1:]), a.dtype) for a in first)
+                       for _ in range(1 if self._whole else 2)]
+        backend, slots = network.backend, _SLOTS * self._piece
+        self.rows = Rows(backend.zeros((slots, network.inputs), network.ops.dtype),
+                         backend.zeros((slots, *first[2].shape[1:]), str(first[2].dtype)),
+                         None if first[3] is None else backend.zeros((slots,), str(first[3].dtype)))
+        self._pieces: Generator[_Piece, None, None] | None = None
+        self._next = -1, -1  # the epoch and step whose piece comes next
 
-        def memory(array: np.ndarray) -> Any:
-            return backend.zeros((slots, *array.shape[1:]), str(array.dtype))
-
-        self.rows = Rows(memory(first.x), memory(first.y), None if first.weight is None else memory(first.weight))
-        self._weight = None if first.weight is None else np.zeros(slots)
+    def _batches(self, rows: int) -> int:
+        """That many rows as a whole number of batches, at least one and at most those of an epoch."""
+        return min(max(1, -(-rows // self.batch_size)), len(self)) * self.batch_size
 
     def held(self) -> StreamHeld:
         return self.stream.held(self._network, self._loss)
@@ -587,47 +639,97 @@ class StreamFeed(Feed):
     def digest(self) -> str:
         return f"{self.stream.digest()} {self._window}"
 
-    def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
-        number, within = divmod(start * self.batch_size, self._window)
-        filled = prefetched(self._filled(epoch, number))
-        try:
-            for slot, count in filled:
-                order = np.arange(count)
-                if self.shuffle:
-                    order = np.random.default_rng([self._seed, 4, epoch, number]).permutation(count)
-                order = order[within:] + slot * self._window
-                if len(order):
-                    yield Window(order, None if self._weight is None else self._weight[order],
-                                 (number * self._window + within) // self.batch_size)
-                number, within = number + 1, 0
-        finally:
-            filled.close()  # type: ignore[attr-defined]
+    def close(self) -> None:
+        if self._pieces is not None:
+            self._pieces.close()
+            self._pieces, self._next = None, (-1, -1)
 
-    def _filled(self, epoch: int, number: int) -> Generator[tuple[int, int], None, None]:
-        """Slots as they are filled, from window `number` on, and the rows in each."""
-        groups = np.arange(len(self.stream.counts))
-        if self.shuffle:
-            groups = np.random.default_rng([self._seed, 1, epoch]).permutation(len(groups))
-        size, backend = self._window, self._network.backend
-        slot, at, made = 0, 0, number * size
-        with backend.active(), backend.copying() as copied:
-            for rows in self.stream.encoded(self._network, self._loss, groups.tolist(), number * size):
-                start = 0
-                while start < rows.count:
-                    n = min(size - at, rows.count - start)
-                    place = slice(slot * size + at, slot * size + at + n)
-                    self.rows.x[place] = stored(rows.x[start : start + n], backend)
-                    self.rows.y[place] = stored(rows.y[start : start + n], backend)
-                    if self.rows.weight is not None and self._weight is not None and rows.weight is not None:
-                        self.rows.weight[place] = stored(rows.weight[start : start + n], backend)
-                        self._weight[place] = rows.weight[start : start + n]
+    def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
+        if start >= len(self):
+            return
+        if self._next != (epoch, start):
+            self.close()
+            self._pieces = prefetched(self._made(epoch, start))
+        assert self._pieces is not None
+        self._next, step = (-1, -1), start
+        while step < len(self):
+            piece = next(self._pieces)
+            yield Window(np.arange(piece.count) + piece.slot * self._piece, piece.weight, piece.step)
+            step = piece.step - (-piece.count // self.batch_size)
+        self._next = epoch + 1, 0
+
+    def _made(self, epoch: int, start: int) -> Generator[_Piece, None, None]:
+        """Pieces from a step on, through this epoch and the next ones. As rows of one window are made into a piece, as
+        many are read into the next."""
+        number, within = divmod(start * self.batch_size, self._window)
+        slot, pool, reading, filled = 0, 0, self._read(epoch, number), None
+        while True:
+            while filled is None:
+                filled = next(reading, _ENDED)
+            if filled is _ENDED:
+                return
+            (epoch, number, count), filled = filled, None
+            order = np.arange(count)
+            if self.shuffle:
+                order = np.random.default_rng([self._seed, 4, epoch, number]).permutation(count)
+            for at in range(within, count, self._piece):
+                rows, read = order[at : at + self._piece], 0
+                yield self._put(pool, rows, slot, epoch, (number * self._window + at) // self.batch_size)
+                slot = (slot + 1) % _SLOTS
+                while filled is None and read < len(rows):
+                    filled, read = next(reading, _ENDED), read + CHUNK
+            pool, within = (pool + 1) % len(self._pools), 0
+
+    def _read(self, epoch: int, number: int) -> Generator[tuple[int, int, int] | None, None, None]:
+        """Read windows, each into the next pool: None after each chunk, and (epoch, number, rows) when one is full."""
+        pool, size = 0, self._window
+        while True:
+            groups = np.arange(len(self.stream.counts))
+            if self.shuffle and not self._whole:
+                groups = np.random.default_rng([self._seed, 1, epoch]).permutation(len(groups))
+            made = number * size
+            at = 0
+            for chunk in self.stream.compacted(self._network, self._loss, groups.tolist(), made):
+                start, rows = 0, len(chunk[0])
+                while start < rows:
+                    n = min(size - at, rows - start)
+                    for held, values in zip(self._pools[pool], chunk, strict=True):
+                        if held is not None and values is not None:
+                            held[at : at + n] = values[start : start + n]
                     at, start, made = at + n, start + n, made + n
                     if at == size or made == self.count:
-                        copied()
-                        yield slot, at
-                        slot, at = (slot + 1) % _SLOTS, 0
-        if made != self.count:
-            raise DataError(f"{self.stream.source.name} gave {made:,} rows in an epoch, and has {self.count:,}")
+                        yield epoch, number, at
+                        pool, number, at = (pool + 1) % len(self._pools), number + 1, 0
+                yield None
+            if made != self.count:
+                raise DataError(f"{self.stream.source.name} gave {made:,} rows in an epoch, and has {self.count:,}")
+            while self._whole:
+                epoch += 1
+                yield epoch, 0, self.count
+            if self.stream.source.readable_once:
+                return
+            epoch, number = epoch + 1, 0
+
+    def _put(self, pool: int, order: np.ndarray, slot: int, epoch: int, step: int) -> _Piece:
+        """Make features of some of a pool's rows, in a slot on the device."""
+        x, places, y, weight = (None if a is None else np.take(a, order, axis=0) for a in self._pools[pool])
+        assert x is not None
+        assert y is not None
+        backend, place = self._network.backend, slice(slot * self._piece, slot * self._piece + len(order))
+        with backend.active(), backend.copying() as copied:
+            if backend.on_host and backend.kind == "numpy":
+                self.stream.expand(x, places, self.rows.x[place])
+            else:
+                dense = x if places is None else np.empty((len(order), self._network.inputs), self._network.dtype)
+                if places is not None:
+                    self.stream.expand(x, places, dense)
+                narrow = self.rows.x.dtype
+                self.rows.x[place] = self._network.ops.xp.astype(backend.from_host(dense), narrow, copy=False)
+            self.rows.y[place] = stored(y, backend)
+            if weight is not None and self.rows.weight is not None:
+                self.rows.weight[place] = stored(weight, backend)
+            copied()
+        return _Piece(epoch, step, slot, len(order), None if weight is None else weight.astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -643,7 +745,7 @@ class StreamHeld:
         return self.stream.rows
 
     def parts(self) -> Iterator[Rows]:
-        return prefetched(self.stream.encoded(self.network, self.loss), depth=2)
+        return prefetched(self.stream.encoded(self.network, self.loss))
 
     def digest(self) -> str:
         return self.stream.digest()

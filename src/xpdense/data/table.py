@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,11 +53,12 @@ class Number:
     def features(self) -> list[str]:
         return [self.name]
 
-    def write(self, values: Series, out: np.ndarray) -> None:
-        """values (n,) -> out (n, 1)."""
+    def standardised(self, values: Series) -> np.ndarray:
+        """values (n,) -> (n,), cut off; 0 where one is missing."""
         with np.errstate(over="ignore"):
             standardised = (numbers_of(self.name, values) - self.mean) / self.scale
-        out[:, 0] = np.clip(np.nan_to_num(standardised, nan=0.0), -CUT_OFF, CUT_OFF)
+        out: np.ndarray = np.clip(np.nan_to_num(standardised, nan=0.0), -CUT_OFF, CUT_OFF)
+        return out
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,13 @@ class Category:
     def features(self) -> list[str]:
         return [f"{self.name}={c}" for c in self.categories] + ([f"{self.name} missing"] if self.missing else [])
 
-    def write(self, values: Series, out: np.ndarray) -> None:
-        """values (n,) -> out (n, categories [+ 1])."""
+    def places(self, values: Series) -> np.ndarray:
+        """values (n,) -> (n,), which of the column's features is 1; -1: none, of a category that is not known."""
         codes, texts = coded_texts(values)
-        places = {category: i for i, category in enumerate(self.categories)}
-        place = np.array([*(places.get(text, -1) for text in texts), -1])[codes]  # (n,), -1 where it is none of them
-        out[...] = 0.0
-        known = np.flatnonzero(place >= 0)
-        out[known, place[known]] = 1.0
-        if self.missing:
-            out[:, -1] = codes < 0
+        known = {category: i for i, category in enumerate(self.categories)}
+        missing = len(self.categories) if self.missing else -1
+        table: np.ndarray = np.array([*(known.get(text, -1) for text in texts), missing], np.int16)
+        return np.asarray(table[codes])  # the last one for -1
 
 
 Column = Number | Category
@@ -164,15 +163,52 @@ class TableEncoder:
         NonFiniteDataError
             A numeric column holds an infinity.
         """
+        numbers, places = self.compact(frame, dtype)
+        out = np.empty((len(frame), len(self.features)), dtype=dtype)
+        self.expand(numbers, places, out)
+        return out
+
+    def compact(self, frame: Any, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+        """The same in few bytes: the features that are numbers (n, numbers), and of each column of categories which of
+        its features is 1 (n, categories) int16. Raises as `transform` does."""
         missing = [column.name for column in self.columns if column.name not in frame.columns]
         if missing:
             raise DataError(f"the data have no column {listed(map(repr, missing))}, which the model was trained on; "
                             f"they have: {listed(map(str, frame.columns))}")
-        widths = [len(column.features) for column in self.columns]
-        out = np.empty((len(frame), sum(widths)), dtype=dtype)
-        for column, width, end in zip(self.columns, widths, np.cumsum(widths), strict=True):
-            column.write(frame[column.name], out[:, end - width : end])
-        return out
+        numbers = [column for column in self.columns if isinstance(column, Number)]
+        categories = [column for column in self.columns if isinstance(column, Category)]
+        values, places = np.empty((len(frame), len(numbers)), dtype), np.empty((len(frame), len(categories)), np.int16)
+        for i, number in enumerate(numbers):
+            values[:, i] = number.standardised(frame[number.name])
+        for i, category in enumerate(categories):
+            places[:, i] = category.places(frame[category.name])
+        return values, places
+
+    def expand(self, numbers: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
+        """What `compact` gave -> the features, out (n, features), one row after the other in memory."""
+        at, starts = self._layout
+        if len(at) == out.shape[1]:
+            out[...] = numbers
+            return
+        out[...] = 0.0
+        out[:, at] = numbers
+        flat, rows = out.reshape(-1), np.arange(0, out.size, out.shape[1])
+        for i, start in enumerate(starts):
+            place = places[:, i]
+            if place.min(initial=0) < 0:
+                known = np.flatnonzero(place >= 0)
+                flat[rows[known] + (start + place[known])] = 1.0
+            else:
+                flat[rows + (start + place)] = 1.0
+
+    @cached_property
+    def _layout(self) -> tuple[np.ndarray, list[int]]:
+        """Where among the features the numbers are, and where those of each column of categories begin."""
+        at, starts, width = list[int](), list[int](), 0
+        for column in self.columns:
+            (at if isinstance(column, Number) else starts).append(width)
+            width += len(column.features)
+        return np.array(at, np.int64), starts
 
     def to_dict(self) -> dict[str, Any]:
         """Its state, as JSON can hold it."""

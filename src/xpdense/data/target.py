@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import ParameterError, TargetError, lookup, real
 from ..losses import LOSSES
-from .columns import NUMBERS, Series, kind_of, labels_of, listed, moments, numbers_of, parsed, require_that
+from .columns import NUMBERS, Series, as_series, kind_of, labels_of, listed, moments, numbers_of, parsed, require_that
 
 _MOST_LABELS = 10_000  # that are told apart
 MOST_CLASSES = 20  # distinct whole numbers that are still taken for classes
@@ -95,6 +95,7 @@ class Target:
         TargetError
             A value is missing, or is none of the classes.
         """
+        values = as_series(values)
         missing = int(values.isna().sum())
         if missing:
             raise TargetError(f"{missing:,} of {len(values):,} rows have no target ({self.column!r} is empty there)")
@@ -171,6 +172,7 @@ class TargetLesson:
 
     def add(self, values: Series) -> None:
         """Look at some values (n,) more."""
+        values = as_series(values)
         self.rows += len(values)
         self.missing += int(values.isna().sum())
         present = values.dropna()
