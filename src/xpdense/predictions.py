@@ -14,6 +14,8 @@ from .checkpoint import check_writable, replaced
 from .data.target import Target
 from .errors import OutputError, require
 
+_ROW_GROUP = 2**15  # rows that are written at once: what a file holds of each row group stays in memory
+
 
 def columns_of(prediction: np.ndarray, goal: Target | None, proba: bool = True) -> dict[str, Any]:
     """Predictions (n, outputs) as the columns of a table."""
@@ -82,13 +84,22 @@ def _csv(file: Any) -> Any:
 def _parquet(path: Path) -> Any:
     arrow = require("pyarrow", "cli", "writing Parquet files")
     parquet = require("pyarrow.parquet", "cli", "writing Parquet files")
-    writer: Any = None
+    writer, waiting = None, list[Any]()
+
+    def write() -> Any:
+        table = arrow.concat_tables(waiting)
+        opened = writer or parquet.ParquetWriter(path, table.schema)
+        opened.write_table(table.cast(opened.schema))
+        waiting.clear()
+        return opened
+
     try:
         while True:
-            frame = yield
-            table = arrow.Table.from_pandas(frame, preserve_index=False)
-            writer = writer or parquet.ParquetWriter(path, table.schema)
-            writer.write_table(table.cast(writer.schema))
+            waiting.append(arrow.Table.from_pandas((yield), preserve_index=False))
+            if sum(table.num_rows for table in waiting) >= _ROW_GROUP:
+                writer = write()
     finally:
+        if waiting:
+            writer = write()
         if writer is not None:
             writer.close()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArrayTypeError, DataError, FileFormatError, ParameterError, ShapeError, XpdenseError, require
-from .columns import Coded, Columns, Numbers
+from .columns import NUMBERS, Coded, Columns, Numbers, kind_of
 from .datasets import SEPARATORS, reading_csv, rows_of_csv
 
 CHUNK = 8192  # rows that are decoded at once
@@ -267,7 +267,8 @@ class CsvSource(Source):
         for name, values in self._frame(group, self._header, text).items():
             if not values.notna().any():
                 continue
-            kind = {"b": "boolean", "i": "number", "u": "number", "f": "number"}.get(values.dtype.kind, "text")
+            kind = kind_of(values)
+            kind = "text" if kind not in NUMBERS else "boolean" if kind == "boolean" else "number"
             before = kinds.setdefault(name, kind)
             if kind != before or name in text:
                 kinds[name] = "text"

@@ -39,7 +39,7 @@ from .sources import CHUNK, ArraySource, ArrowSource, BatchSource, CsvSource, Gr
 from .table import Lesson, TableEncoder
 from .target import Target, TargetLesson, as_task
 
-_WINDOW = 2**23  # bytes of a window
+_WINDOW = 6 * 2**20  # bytes of a window
 _PIECE = 2**20  # bytes of features in a piece
 _SLOTS = 3  # pieces: one that is trained on, one that waits, one that is being filled
 
@@ -80,7 +80,7 @@ def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = Non
     rows : int, optional
         Of batches, how many there are in all. Default: they are counted, in a pass.
     window : int, optional
-        Rows that are shuffled at once. Default: as many as take 8 MiB, where a category takes two bytes; all of them,
+        Rows that are shuffled at once. Default: as many as take 6 MiB, where a category takes one byte; all of them,
         which are then read once only, where they take no more than twice that.
 
     Returns
@@ -241,7 +241,8 @@ class _Knowledge:
     def learn(self, part: Stream) -> None:
         """One pass over all rows: the features from those of `part`, the target's labels from all."""
         source = self.source
-        lessons, scale = [Lesson(name, self.kinds[name]) for name in self.names], Lesson("target", "number")
+        kinds = {name: "number" if kind == "boolean" else kind for name, kind in self.kinds.items()}
+        lessons, scale = [Lesson(name, kinds[name]) for name in self.names], Lesson("target", "number")
         assert part.counts
         kind = "" if self.target is None or source.columns is None else source.columns[self.target]
         kind = {"number": "floating", "text": "string"}.get(kind, kind)
@@ -718,14 +719,14 @@ class StreamFeed(Feed):
         backend, place = self._network.backend, slice(slot * self._piece, slot * self._piece + len(order))
         with backend.active(), backend.copying() as copied:
             if backend.on_host and backend.kind == "numpy":
-                self.stream.expand(x, places, self.rows.x[place])
+                self.stream.expand(x, places, self.rows.x[place, ...])
             else:
                 dense = x if places is None else np.empty((len(order), self._network.inputs), self._network.dtype)
                 if places is not None:
                     self.stream.expand(x, places, dense)
                 narrow = self.rows.x.dtype
-                self.rows.x[place] = self._network.ops.xp.astype(backend.from_host(dense), narrow, copy=False)
-            self.rows.y[place] = stored(y, backend)
+                self.rows.x[place, ...] = self._network.ops.xp.astype(backend.from_host(dense), narrow, copy=False)
+            self.rows.y[place, ...] = stored(y, backend)
             if weight is not None and self.rows.weight is not None:
                 self.rows.weight[place] = stored(weight, backend)
             copied()

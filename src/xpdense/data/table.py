@@ -78,7 +78,7 @@ class Category:
         codes, texts = coded_texts(values)
         known = {category: i for i, category in enumerate(self.categories)}
         missing = len(self.categories) if self.missing else -1
-        table: np.ndarray = np.array([*(known.get(text, -1) for text in texts), missing], np.int16)
+        table: np.ndarray = np.array([*(known.get(text, -1) for text in texts), missing], np.int8)
         return np.asarray(table[codes])  # the last one for -1
 
 
@@ -170,14 +170,14 @@ class TableEncoder:
 
     def compact(self, frame: Any, dtype: str) -> tuple[np.ndarray, np.ndarray]:
         """The same in few bytes: the features that are numbers (n, numbers), and of each column of categories which of
-        its features is 1 (n, categories) int16. Raises as `transform` does."""
+        its features is 1 (n, categories) int8. Raises as `transform` does."""
         missing = [column.name for column in self.columns if column.name not in frame.columns]
         if missing:
             raise DataError(f"the data have no column {listed(map(repr, missing))}, which the model was trained on; "
                             f"they have: {listed(map(str, frame.columns))}")
         numbers = [column for column in self.columns if isinstance(column, Number)]
         categories = [column for column in self.columns if isinstance(column, Category)]
-        values, places = np.empty((len(frame), len(numbers)), dtype), np.empty((len(frame), len(categories)), np.int16)
+        values, places = np.empty((len(frame), len(numbers)), dtype), np.empty((len(frame), len(categories)), np.int8)
         for i, number in enumerate(numbers):
             values[:, i] = number.standardised(frame[number.name])
         for i, category in enumerate(categories):
@@ -326,7 +326,7 @@ class Lesson:
     def _remarks(self) -> list[str]:
         pandas = require("pandas", "cli", "reading tables")
         notes, distinct = [], pandas.Series(list(self.counts), dtype=object)
-        if len(distinct) > MOST_CATEGORIES:
+        if len(distinct) > MOST_CATEGORIES or self._forgotten:
             more = "more than " if self._forgotten else ""
             notes.append(f"column {self.name!r} has {more}{len(distinct):,} categories: the {MOST_CATEGORIES} most "
                          f"frequent are kept")
