@@ -134,6 +134,20 @@ def test_an_epoch_goes_on_from_any_step(window: int | None, start: int, shelf: P
     assert np.array_equal(np.concatenate(rest), whole[start * 16 :])
 
 
+def test_a_folder_may_name_values_and_a_file_may_lack_a_column(tmp_path: Path) -> None:
+    for part, frame in (("year=2023", TABLE.iloc[:300]), ("year=2024", TABLE.iloc[300:].drop(columns="b"))):
+        (tmp_path / f"{part}" / "kind=x").mkdir(parents=True)
+        frame.drop(columns="when").to_parquet(tmp_path / part / "kind=x" / "p.parquet", row_group_size=120)
+    data = xd.data.open(tmp_path, "y")
+    x, y = data.head(N)
+    frame = TABLE.drop(columns="when").assign(year=np.repeat([2023, 2024], [300, 700]), kind="x")
+    frame.loc[300:, "b"] = np.nan
+    expected = TableEncoder.fit(frame.drop(columns="y"))
+    assert data.features == expected.features
+    assert np.allclose(x, expected.transform(frame))
+    assert np.array_equal(y, Y)
+
+
 def test_windows_mix_rows_from_all_over_their_length(shelf: Path) -> None:
     data = SOURCES["parquet"](shelf)
     data.window = 500

@@ -11,17 +11,19 @@ import numpy as np
 
 from .backend import host
 from .checkpoint import check_writable, replaced
+from .data.sources import lean_arrow
 from .data.target import Target
 from .errors import OutputError, require
 
-_ROW_GROUP = 2**15  # rows that are written at once: what a file holds of each row group stays in memory
+_ROW_GROUP = 2**14  # rows that are written at once: what a file holds of each row group stays in memory
 
 
 def columns_of(prediction: np.ndarray, goal: Target | None, proba: bool = True) -> dict[str, Any]:
     """Predictions (n, outputs) as the columns of a table."""
     if goal is None:
         return {f"output_{k}": prediction[:, k] for k in range(prediction.shape[1])}
-    columns: dict[str, Any] = {"prediction": goal.decoded(prediction)}
+    decoded = goal.decoded(prediction) if goal.classes else goal.values(prediction)[:, 0]
+    columns: dict[str, Any] = {"prediction": decoded}
     if proba and goal.classes:
         names = (f"probability_{label}" for label in goal.classes)
         columns |= dict(zip(names, goal.probabilities(prediction).T, strict=True))
@@ -82,13 +84,14 @@ def _csv(file: Any) -> Any:
 
 
 def _parquet(path: Path) -> Any:
-    arrow = require("pyarrow", "cli", "writing Parquet files")
+    arrow = lean_arrow()
     parquet = require("pyarrow.parquet", "cli", "writing Parquet files")
     writer, waiting = None, list[Any]()
 
     def write() -> Any:
         table = arrow.concat_tables(waiting)
-        opened = writer or parquet.ParquetWriter(path, table.schema)
+        text = [f.name for f in table.schema if not arrow.types.is_floating(f.type)]
+        opened = writer or parquet.ParquetWriter(path, table.schema, use_dictionary=text)
         opened.write_table(table.cast(opened.schema))
         waiting.clear()
         return opened

@@ -1,10 +1,10 @@
 """Data that need not fit into memory: rows that are read when they are needed, and read again in every epoch.
 
-An epoch reads groups of rows in an order drawn from the seed and fills windows with them, whose rows are shuffled; rows
-that fit into the memory of two windows are read once, and are one window. A
-window holds its rows as they are read: numbers, and for each column of categories which one it is. Piece by piece they
-are made features in memory of the device, from which batches are taken. One thread reads, decodes, encodes and copies
-while another trains; two windows and three pieces exist at any time, also while one epoch goes over into the next.
+An epoch reads groups of rows in an order drawn from the seed and fills windows with them, whose rows are shuffled; few
+rows are read once, and are one window. A window holds its rows as they are read: numbers, and for each column of
+categories which one it is. Piece by piece they are made features in memory of the device, from which batches are taken.
+One thread reads, decodes, encodes and copies while another trains; two windows and three pieces exist at any time, also
+while one epoch goes over into the next.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ from .sources import CHUNK, ArraySource, ArrowSource, BatchSource, CsvSource, Gr
 from .table import Lesson, TableEncoder
 from .target import Target, TargetLesson, as_task
 
-_WINDOW = 6 * 2**20  # bytes of a window
+_WINDOW = 2 * 2**20  # bytes of a window, but at least _ROWS rows in at most 16 times as many
+_ROWS = 8192
+_WHOLE = 12 * 2**20  # bytes of rows that are read once and kept
 _PIECE = 2**20  # bytes of features in a piece
 _SLOTS = 3  # pieces: one that is trained on, one that waits, one that is being filled
 
@@ -56,7 +58,8 @@ def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = Non
 
     Opening reads no values, but for a CSV file, which is read once to check its lines and to count them. Of a table,
     what the features are made of (means and deviations, categories, what stands for a missing value) is learnt in one
-    pass, when it is first needed.
+    pass, when it is first needed. Opening Parquet or Arrow data makes pyarrow use the system's allocator in this process,
+    which gives memory back.
 
     Parameters
     ----------
@@ -80,8 +83,8 @@ def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = Non
     rows : int, optional
         Of batches, how many there are in all. Default: they are counted, in a pass.
     window : int, optional
-        Rows that are shuffled at once. Default: as many as take 6 MiB, where a category takes one byte; all of them,
-        which are then read once only, where they take no more than twice that.
+        Rows that are shuffled at once. Default: as many as take 2 MiB, where a category takes one byte, or 8,192 if
+        that is more; all of them, which are then read once only, where they take no more than 12 MiB.
 
     Returns
     -------
@@ -618,8 +621,9 @@ class StreamFeed(Feed):
         first = stream.first_compact(network, loss)  # says what is wrong before anything is done
         item = np.dtype(network.ops.dtype if network.ops.dtype != "bfloat16" else "float16").itemsize
         row = sum(array[:1].nbytes for array in first if array is not None)
-        self._whole = stream.window is None and self.count * row <= 2 * _WINDOW  # read once: one window, no other
-        self._window = self._batches(stream.window or (self.count if self._whole else _WINDOW // row))
+        self._whole = stream.window is None and self.count * row <= _WHOLE
+        shuffled = max(_WINDOW // row, min(_ROWS, 16 * _WINDOW // row))
+        self._window = self._batches(stream.window or (self.count if self._whole else shuffled))
         self._piece = min(self._batches(_PIECE // (network.inputs * item)), self._window)
         self._pools = [tuple(None if a is None else np.zeros((self._window, *a.shape[1:]), a.dtype) for a in first)
                        for _ in range(1 if self._whole else 2)]
