@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import os
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -143,11 +144,10 @@ class Unchanged:
 
 
 def lean_arrow() -> Any:
-    """pyarrow, with the system's allocator, for the whole process: its own keeps tens of MB that it has freed."""
-    arrow = require("pyarrow", "cli", "reading and writing Parquet files")
-    if arrow.default_memory_pool().backend_name != "system":
-        arrow.set_memory_pool(arrow.system_memory_pool())
-    return arrow
+    """pyarrow with the system's allocator, where it is not imported yet: its own keeps tens of MB that it has freed."""
+    if "pyarrow" not in sys.modules:
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    return require("pyarrow", "cli", "reading and writing Parquet files")
 
 
 # --- Arrow: Parquet files, folders of them, and data sets ------------------------------------------------------
@@ -207,40 +207,16 @@ class ArrowSource(Source):
         path, fragment = group.place
         if path in self._files:
             self._files[path].check()
-        local = path in self._files and hasattr(fragment, "row_groups")
         start = 0
-        for batch in self._of_file(path, fragment, columns) if local else self._of_fragment(fragment, columns):
-            names = batch.schema.names
-            known = {name: self._values(name, batch.column(i), start) for i, name in enumerate(names)}
-            if len(names) < len(columns):
-                keys = require("pyarrow.dataset", "cli", "reading Parquet files").get_partition_keys(
-                    fragment.partition_expression)
-                known |= {name: self._constant(name, keys.get(name), batch.num_rows, start)
-                          for name in columns if name not in known}
-            start += batch.num_rows
+        for batch in fragment.to_batches(schema=self._schema, columns=list(columns), batch_size=CHUNK,
+                                         use_threads=False, batch_readahead=1, fragment_readahead=1,
+                                         memory_pool=self._arrow.system_memory_pool()):
             if batch.num_rows:
-                yield Columns(known)
+                yield Columns({name: self._values(name, batch.column(i), start)
+                               for i, name in enumerate(batch.schema.names)})
+                start += batch.num_rows
         if path in self._files:
             self._files[path].check()
-
-    def _of_file(self, path: str, fragment: Any, columns: Sequence[str]) -> Iterator[Any]:
-        """Batches of a row group of a Parquet file: less memory than through the data set, and no threads."""
-        parquet = require("pyarrow.parquet", "cli", "reading Parquet files")
-        with parquet.ParquetFile(path, pre_buffer=False) as file:
-            there = [name for name in columns if name in file.schema_arrow.names]
-            numbers = [group.id for group in fragment.row_groups]
-            yield from file.iter_batches(CHUNK, row_groups=numbers, columns=there, use_threads=False)
-
-    def _of_fragment(self, fragment: Any, columns: Sequence[str]) -> Iterator[Any]:
-        yield from fragment.to_batches(schema=self._schema, columns=list(columns), batch_size=CHUNK,
-                                       use_threads=False, batch_readahead=1, fragment_readahead=1)
-
-    def _constant(self, name: str, value: Any, rows: int, first: int) -> Any:
-        """A column that a folder's name gives, or that a file does not have: one value, or none."""
-        assert self.columns is not None
-        if self.columns[name] == "text":
-            return Coded(np.full(rows, -1 if value is None else 0), [str(value)])
-        return Numbers(np.full(rows, np.nan if value is None else float(value)), first)
 
     def _values(self, name: str, array: Any, first: int) -> Any:
         """A column of a batch: Numbers, Coded, or a Series of what is neither."""

@@ -58,8 +58,8 @@ def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = Non
 
     Opening reads no values, but for a CSV file, which is read once to check its lines and to count them. Of a table,
     what the features are made of (means and deviations, categories, what stands for a missing value) is learnt in one
-    pass, when it is first needed. Opening Parquet or Arrow data makes pyarrow use the system's allocator in this process,
-    which gives memory back.
+    pass, when it is first needed. Where pyarrow is not imported yet, it is told to use the system's allocator, which
+    gives memory back.
 
     Parameters
     ----------
