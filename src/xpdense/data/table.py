@@ -197,9 +197,9 @@ class TableEncoder:
             place = places[:, i]
             if place.min(initial=0) < 0:
                 known = np.flatnonzero(place >= 0)
-                flat[rows[known] + (start + place[known])] = 1.0
+                flat[rows[known] + start + place[known]] = 1.0
             else:
-                flat[rows + (start + place)] = 1.0
+                flat[rows + start + place] = 1.0  # in int64, of which rows is
 
     @cached_property
     def _layout(self) -> tuple[np.ndarray, list[int]]:
