@@ -59,6 +59,14 @@ sanitize: .venv/test.installed  ## the compiled kernels, every memory access che
 	$(call sanitized,threads,-fsanitize=thread,libtsan,tests/test_native.py -k thread)
 COMMA := ,
 
+soak: .venv/test.installed  ## 200 trainings killed and resumed; a million steps, from arrays, a stream, with checkpoints
+	$(ONE_THREAD) PYTHONPATH=tests $(BIN)/python -m soak.kills $(SOAK)
+	for way in "" --stream --checkpoint; do $(ONE_THREAD) $(BIN)/python tests/soak/steps.py $$way || exit 1; done
+
+fuzz: .venv/test.installed  ## the loaders of files from strangers, ten minutes, led by coverage
+	$(PIP) install atheris==3.0.0
+	$(ONE_THREAD) $(BIN)/python tests/fuzz/run.py $(FUZZ)
+
 OUT ?= build/gpu
 gpu:  ## on a machine with a GPU and what its Python has: no install, no network; one JSON in OUT
 	PYTHONPATH=src $(PYTHON) tests/gpu/run.py --out $(OUT)

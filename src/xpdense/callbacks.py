@@ -149,7 +149,7 @@ class EarlyStopping(Callback):
         self._name, self._sign = monitored(run, self.monitor)
         self.best, self.best_epoch = math.inf * self._sign, -1
         self._weights: Any = None
-        self._backend = run.network.backend
+        self._run, self._backend = run, run.network.backend
 
     def state_dict(self) -> dict[str, Any]:
         best = None if math.isinf(self.best) else self.best
@@ -162,6 +162,9 @@ class EarlyStopping(Callback):
         best = state["best"]
         self.best, self.best_epoch = math.inf * self._sign if best is None else float(best), int(state["best_epoch"])
         if "params" in state:
+            now = self._run.network.arena.snapshot()
+            if any(tuple(state[n].shape) != tuple(a.shape) for n, a in zip(("params", "state"), now, strict=True)):
+                raise ValueError("the best weights are not those of this network")
             self._weights = tuple(self._backend.from_host(state[name]) for name in ("params", "state"))
 
     def on_epoch_end(self, run: Run) -> None:

@@ -191,8 +191,9 @@ def _locked(folder: Path) -> int | None:
 
 # --- going on --------------------------------------------------------------------------------------------------
 
-def restored(resume: str | Path, network: Network, identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Put the weights of the newest checkpoint that is whole into a network; where its training stood.
+def resumed(resume: str | Path, network: Network,
+            identity: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Weights, and where the training stood, of the newest checkpoint that is whole.
 
     `resume` is a folder of checkpoints, or one of them. None where the folder holds none yet: the training begins at
     its beginning, and a ResumeWarning says so.
@@ -226,10 +227,7 @@ def restored(resume: str | Path, network: Network, identity: Mapping[str, Any]) 
                 raise
             warnings.warn(f"{error}. The checkpoint before it is taken.", ResumeWarning, 4)
             continue
-        for name, value in weights.items():
-            network.arena.write(name, value)
-        network.arena.refresh()
-        return loop
+        return weights, loop
     raise AssertionError
 
 

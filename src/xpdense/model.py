@@ -15,7 +15,7 @@ from .callbacks import Callback, as_callbacks
 from .comm import Solo
 from .data.arrays import Batches, Held, InMemory, Rows, features, labelled, prepared, shaped, stored
 from .data.stream import Stream
-from .durable import Checkpoint, identify, restored
+from .durable import Checkpoint, identify, resumed
 from .errors import (
     DivergenceError,
     MemoryLimitError,
@@ -212,7 +212,7 @@ class DenseNetwork(Network):
                 identity = identify(self, feed, held_out, shuffle, chosen, rule, epochs, scores, hooks)
                 for keeper in keepers:
                     keeper.identity = identity
-                state = None if resume is None else restored(resume, self, identity)
+                state = None if resume is None else resumed(resume, self, identity)
             self.loss, follows = chosen, self.follows_input
             self.follows_input = False  # a callback that predicts must not move the network
             try:

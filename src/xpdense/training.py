@@ -14,7 +14,7 @@ from .backend import Array, Backend, host
 from .callbacks import Callback, ProgressBar, Run
 from .comm import Solo
 from .data.arrays import Batches, Feed, Held, InMemory, Rows, Window, moved, stored
-from .errors import LayerExtremes, MemoryLimitError, NonFiniteLossError, is_out_of_memory, real
+from .errors import LayerExtremes, MemoryLimitError, ModelFileError, NonFiniteLossError, is_out_of_memory, real
 from .history import History
 from .layers import Tape, forward
 from .losses import Loss
@@ -25,6 +25,7 @@ from .optimizers import Optimizer, OptimizerState
 
 _BURST = 32  # steps between two looks at the losses on a device, and there between two copies of the weights
 _POSITION = ("epoch", "step", "total", "mass", "seconds", "last_rate")  # of a loop, between two steps
+_DAMAGED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)  # what a bad state ends in
 _OLD = 128  # steps between two copies where each loss is looked at, and a copy is for the case of a failure alone
 
 
@@ -73,11 +74,11 @@ def step_on_device(network: Network, loss: Loss, optimizer: OptimizerState, batc
 def train(network: Network, rows: Rows | Feed, validation: Rows | Held | None, *, loss: Loss, optimizer: Optimizer,
           epochs: int, metrics: Sequence[Metric], callbacks: Sequence[Callback], comm: Solo,
           batches: Batches | None = None, state: OptimizerState | None = None, history: History | None = None,
-          resume: Mapping[str, Any] | None = None) -> History:
+          resume: tuple[Mapping[str, np.ndarray], Mapping[str, Any]] | None = None) -> History:
     """The loop: epochs of steps, a row of the history after each. Everything is checked and in place already.
 
     With the `state` and the `history` of an earlier training it goes on from there; the schedule starts afresh. With
-    what `Run.state_dict` gave, as `resume`, it goes on from that very step.
+    its weights and what `Run.state_dict` gave, as `resume`, it goes on from that very step.
     """
     feed = rows if isinstance(rows, Feed) else InMemory(rows, batches or Batches(rows.count, rows.count, 0))
     state = state or optimizer.begin(network.arena)
@@ -93,7 +94,12 @@ def train(network: Network, rows: Rows | Feed, validation: Rows | Held | None, *
             callback.on_train_begin(run)
             begun.append(callback)
         if resume is not None:
-            loop.load_state_dict(resume)
+            before = network.arena.snapshot()
+            try:
+                loop.load_state_dict(*resume)
+            except _DAMAGED as error:
+                network.arena.restore(before)
+                raise ModelFileError(f"the checkpoint is damaged: {error!r}") from error
         while loop.epoch < epochs and not run.stop:
             run.epoch, start = loop.epoch, time.perf_counter() - loop.seconds
             mean, rate = loop.make_epoch()
@@ -289,24 +295,34 @@ class _Loop:
                   "callbacks": [[type(c).__name__, c.state_dict()] for c in self.callbacks]}
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there; the weights are back already."""
+    def load_state_dict(self, weights: Mapping[str, np.ndarray], state: Mapping[str, Any]) -> None:
+        """Go on from there; an error where the state is none."""
         history, backend, optimizer = self.run.history, self.network.backend, self.state
         for name in _POSITION:
             setattr(self, name, type(getattr(self, name))(state[name]))
-        self.run.stop, history.steps, history.replayed = state["stop"], state["steps"], state["replayed"]
-        self.begun = int(state["begun"])
+        self.run.stop, self.begun = bool(state["stop"]), int(state["begun"])
+        history.steps, history.replayed = int(state["steps"]), int(state["replayed"])
+        if not (0 <= self.epoch <= history.steps and 0 <= self.step <= len(self.feed) and self.begun >= 0):
+            raise ValueError("its place in the training is none")
+        for name, value in weights.items():
+            self.network.arena.write(name, value)
+        self.network.arena.refresh()
         history.restore(state["history"])
+        if history.epochs != self.epoch or any(len(column) != self.epoch for column in history.values()):
+            raise ValueError("its history is not that of its epochs")
         optimizer.optimizer.learning_rate.load_state_dict(state["schedule"])
-        optimizer.restore({slot: backend.from_host(values) for slot, values in state["optimizer"].items()})
+        saved = {slot: state["optimizer"][slot] for slot in optimizer.buffers}
+        if any(tuple(values.shape) != tuple(optimizer.buffers[slot].shape) for slot, values in saved.items()):
+            raise ValueError("its optimizer's state is of another size")
+        optimizer.restore({slot: backend.from_host(values) for slot, values in saved.items()})
         if state["scale"] is not None:
             self.network.ops.assign(self.network.ops.loss_scale, tuple(state["scale"].tolist()))
         optimizer.steps = self.begun + self.epoch * len(self.feed) + self.step
-        saved = list(state["callbacks"])
+        left = list(state["callbacks"])
         for callback in self.callbacks:  # each the first that is left of its type; what shows progress may be missing
-            found = next((entry for entry in saved if entry[0] == type(callback).__name__), None)
+            found = next((entry for entry in left if entry[0] == type(callback).__name__), None)
             if found is not None:
-                saved.remove(found)
+                left.remove(found)
                 callback.load_state_dict(found[1])
         self.copies.clear()
         self.good = self.start = self._copy(optimizer.steps)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import resolve
 from ..errors import ArrayTypeError, DataError, FileFormatError, ShapeError, UnknownNameError, lookup, require
 
 #: The sets that come with scikit-learn, by name, each with its loader.
@@ -213,11 +214,12 @@ def rows_of_csv(path: Path, text: Iterable[str], separator: str) -> Iterator[tup
 
 
 def _parquet(path: Path, pandas: Any) -> Any:
-    pyarrow = require("pyarrow", "cli", "reading Parquet files")
+    require("pyarrow", "cli", "reading Parquet files")
     try:
         frame = pandas.read_parquet(path, engine="pyarrow").reset_index(drop=True)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise FileFormatError(f"{path} cannot be read as Parquet: {str(error).strip()}") from None
+    except Exception as error:  # a damaged file ends in any of them: in Arrow's, and in pandas' KeyErrors
+        reason = str(error).strip() or type(error).__name__
+        raise FileFormatError(f"{path} cannot be read as Parquet: {reason}") from None
     frame.columns = [str(name) for name in frame.columns]
     if not frame.columns.is_unique:
         name = frame.columns[frame.columns.duplicated()][0]
@@ -231,10 +233,13 @@ def _npz(path: Path, pandas: Any, columns: Sequence[str] | None, target: str, ne
     if not zipfile.is_zipfile(path):
         raise FileFormatError(f"{path} is not an npz file: save one with numpy.savez(path, x=x, y=y)")
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ("x", "y") if name in file.files}
             found = ", ".join(file.files) or "nothing"
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except FileFormatError:
+        raise
+    except Exception as error:  # a damaged file ends in any of them: in zipfile's, zlib's and NumPy's
         objects = "Object arrays" in str(error)
         reason = "x or y holds Python objects, which are never unpickled: save numbers" if objects else error
         raise FileFormatError(f"{path} cannot be read: {reason}") from None
@@ -260,6 +265,26 @@ def _npz(path: Path, pandas: Any, columns: Sequence[str] | None, target: str, ne
             raise ShapeError(f"y in {path} must be ({len(x)},), one value for each row of x, got shape {y.shape}")
         frame = pandas.concat([frame, pandas.Series(y, name=target)], axis=1)
     return frame
+
+
+def _check_sizes(path: Path) -> None:
+    """Raise FileFormatError where an array says that it is larger than its file, or than what memory is free."""
+    free = resolve("numpy").free()
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.filename in ("x.npy", "y.npy"):
+                with archive.open(member) as raw:
+                    version = np.lib.format.read_magic(raw)
+                    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else \
+                        np.lib.format.read_array_header_2_0
+                    shape, _, dtype = header(raw)
+                needed = math.prod(shape) * dtype.itemsize
+                if needed > member.file_size or any(n < 0 for n in shape):
+                    raise FileFormatError(f"{path} is damaged: {member.filename} of shape {shape} needs {needed:,} "
+                                          f"bytes, and has {member.file_size:,}")
+                if free and 2 * needed > free:
+                    raise FileFormatError(f"{member.filename} in {path} takes {needed:,} bytes, and {free:,} are free: "
+                                          f"save it as an npy file, which xpdense.data.open reads as it is used")
 
 
 # --- rows to hold out ------------------------------------------------------------------------------------------

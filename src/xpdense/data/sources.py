@@ -368,6 +368,8 @@ class _Npy:
             raise FileFormatError(f"{path} cannot be read: {error.strerror or error}") from None
         except (ValueError, KeyError, TypeError, SyntaxError) as error:
             raise FileFormatError(f"{path} is not an npy file: {error}") from None
+        if self.dtype.hasobject:
+            raise ArrayTypeError(f"{path} holds Python objects, which are never unpickled: save numbers")
         self.ndim = len(self.shape)
         if columns_first and self.ndim > 1 and self.dtype.kind in "biuf":
             raise FileFormatError(f"{path} holds its columns one after the other: save numpy.ascontiguousarray(x)")

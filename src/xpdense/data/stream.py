@@ -191,6 +191,8 @@ def _table(source: Source, target: Any, columns: Sequence[str] | None, weight: s
         raise ParameterError(f"columns must be a list of different names, got {columns!r}")
     elif target in columns or weight in columns:
         raise ParameterError("columns must not hold the target or the weight")
+    if not columns:
+        raise DataError(f"{source.name} has no column to learn from besides {target!r}")
     if weight is not None and known[weight] != "number":
         raise ParameterError(f"the weight must be a column of numbers, and {weight!r} holds {known[weight]}")
     return _Knowledge(source, target, list(columns), weight, task, {name: known[name] for name in columns})
