@@ -479,3 +479,143 @@ def test_evaluate_says_that_the_target_is_missing(tmp_path, monkeypatch, capsys)
             cli.main(arguments)
         assert done.value.code == code
     assert "no column 'y', which the model predicts" in capsys.readouterr().err
+
+
+EVERY = ["--checkpoint-every", "1epochs"]
+
+
+# --- streams, checkpoints, and going on ------------------------------------------------------------------------
+
+@pytest.fixture
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a table of 2,000 rows as CSV, as Parquet and as a folder of Parquet files."""
+    monkeypatch.chdir(tmp_path)
+    frame = people(2000).drop(columns="id")
+    frame.to_csv("t.csv", index=False)
+    frame.to_parquet("t.parquet", row_group_size=300)
+    Path("parts").mkdir()
+    for i in range(4):
+        frame.iloc[500 * i : 500 * (i + 1)].to_parquet(f"parts/{i}.parquet", row_group_size=130)
+    return tmp_path
+
+
+@pytest.mark.parametrize("data", ["parts", "t.csv", "t.parquet"])
+@pytest.mark.parametrize("target", ["label", "price"])
+def test_data_are_read_as_they_are_used(data: str, target: str, table: Path) -> None:
+    stream = [] if data == "parts" else ["--stream"]
+    result = run("train", data, "--target", target, "--out", "m", "--epochs", 15, "--hidden", 32, *stream)
+    assert "read as they are needed" in result.stdout
+    assert "drawn row by row" in result.stdout
+    name, bar = ("accuracy", 0.93) if target == "label" else ("r2", 0.97)
+    assert score(result.stdout, name)[0] > bar
+    whole = run("evaluate", "m", "t.csv", "--no-stream").stdout
+    streamed = run("evaluate", "m", data, *stream).stdout
+    for line in ("loss", name):
+        assert score(streamed, line) == pytest.approx(score(whole, line), rel=1e-3)
+    run("predict", "m", data, *stream, "--out", "p.csv")
+    run("predict", "m", data, *stream, "--out", "p.parquet")
+    run("predict", "m", "t.csv", "--no-stream", "--out", "whole.csv")
+    found, other, expected = pd.read_csv("p.csv"), pd.read_parquet("p.parquet"), pd.read_csv("whole.csv")
+    assert list(found.columns) == list(other.columns) == ["prediction"]
+    if target == "price":
+        assert np.allclose(found, expected, rtol=1e-4)
+        assert np.allclose(other, expected, rtol=1e-4)
+    else:
+        assert (found == expected).all().all()
+        assert (other == expected).all().all()
+
+
+def test_streamed_predictions_are_printed_and_have_probabilities(table: Path) -> None:
+    run("train", "parts", "--target", "label", "--out", "m", "--epochs", 2, "--hidden", "none")
+    result = run("predict", "m", "parts", "--proba")
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert len(rows) == 2000
+    assert list(rows[0]) == ["prediction", "probability_old", "probability_young"]
+
+
+def test_what_cannot_be_streamed_is_said(table: Path) -> None:
+    np.savez("a.npz", x=np.eye(4), y=np.arange(4))
+    assert "none of them" in refused("train", "a.npz", "--stream")
+    assert "none of them" in refused("train", "iris", "--stream")
+    Path("none").mkdir()
+    assert "holds no Parquet files" in refused("train", "none")
+    pd.read_parquet("t.parquet").rename(columns={"label": "kind"}).to_parquet("none/a.parquet")
+    assert "as a target would be" in refused("train", "none")
+    assert "unknown column 'nothing'" in refused("train", "parts", "--target", "nothing")
+    frame = pd.read_parquet("t.parquet")
+    frame.loc[1500, "price"] = np.nan
+    frame.to_parquet("gaps.parquet")
+    assert "1 of 2,000 rows have no target" in refused("train", "gaps.parquet", "--target", "price", "--stream")
+    assert not Path("runs").exists()
+
+
+def test_a_run_stopped_after_some_epochs_goes_on_to_the_same_model(table: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    from xpdense.durable import Checkpoint
+
+    options = ["--target", "price", "--epochs", 6, "--hidden", 16, "--checkpoint-every", "1epochs"]
+    whole = run("train", "parts", *options, "--out", "whole")
+    saved = Checkpoint._save
+
+    def ends(self: Any, run: Any) -> None:
+        saved(self, run)
+        if run.history.epochs == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "_save", ends)
+        result = run("train", "parts", *options, "--out", "half", code=130)
+    assert "xpdense train --resume half goes on from step-" in result.stderr
+    assert not Path("half/model").exists()
+    again = run("train", "--resume", "half")
+    assert "epoch 4/6" in again.stdout
+    assert "epoch 3/6" not in again.stdout
+    weights = [next(Path(name, "model").glob("weights-*")).read_bytes() for name in ("whole", "half")]
+    assert weights[0] == weights[1]
+    assert score(again.stdout, "r2") == score(whole.stdout, "r2")
+    assert len(history("half")) == 6
+    assert len(list(Path("half/checkpoints").iterdir())) >= 3
+    assert "holds a run with checkpoints" in refused("train", "parts", *options, "--out", "half")
+
+
+def test_checkpoints_that_nobody_asked_for_go_when_the_run_has_ended(table: Path) -> None:
+    run("train", "t.csv", "--target", "price", "--epochs", 2, "--hidden", 8, "--out", "m")
+    assert sorted(path.name for path in Path("m").iterdir()) == ["curves.png", "history.csv", "model", "run.json"]
+
+
+@pytest.mark.parametrize("value", ["0epochs", "-1steps", "often", "1.5steps", "", "10", "0s", "3 weeks"])
+def test_how_often_must_be_a_number_and_a_unit(value: str, table: Path) -> None:
+    assert "--checkpoint-every" in refused("train", "t.csv", "--target", "price", "--checkpoint-every", value)
+    assert not Path("runs").exists()
+
+
+def test_going_on_takes_its_options_from_the_run(table: Path) -> None:
+    run("train", "t.csv", "--target", "price", "--epochs", 2, "--hidden", 8, "--out", "m", *EVERY)
+    assert "leave out --seed" in refused("train", "--resume", "m", "--seed", 1)
+    assert "leave out DATA" in refused("train", "t.csv", "--resume", "m")
+    assert "has no run.json" in refused("train", "--resume", "nowhere")
+    for text in ("{", "[]", '{"format": "xpdense-run", "version": 9, "options": {}}',
+                 '{"format": "xpdense-run", "version": 1, "options": {"data": 5}}',
+                 '{"format": "xpdense-run", "version": 1, "options": {"data": "t.csv", "__import__": "os"}}',
+                 '{"format": "xpdense-run", "version": 1, "options": {"data": "t.csv", "seed": true}}'):
+        Path("m/run.json").write_text(text)
+        assert "cannot be read" in refused("train", "--resume", "m")
+
+
+def test_data_that_have_changed_are_not_gone_on_with(table: Path) -> None:
+    run("train", "t.csv", "--target", "price", "--epochs", 2, "--hidden", 8, "--out", "m", *EVERY)
+    frame = pd.read_csv("t.csv")
+    frame["price"] += 1
+    frame.to_csv("t.csv", index=False)
+    result = run("train", "--resume", "m", code=2)
+    assert "data was" in result.stderr
+    assert "epoch" not in result.stdout
+
+
+def test_what_fails_leaves_no_folders_behind(table: Path) -> None:
+    wild = ["--optimizer", "sgd", "--learning-rate", "1e30"]
+    run("train", "t.csv", "--target", "price", "--out", "new/deep/run", *wild, code=1)
+    assert not Path("new").exists()
+    run("train", "t.csv", "--target", "price", "--epochs", 1, "--hidden", "none", "--out", "m")
+    assert "there is no folder" in refused("predict", "m", "t.csv", "--out", "new/deep/p.csv")
+    assert not Path("new").exists()

@@ -91,7 +91,8 @@ class Source:
 
     def digest(self) -> str:
         """What tells this source from others: the names and sizes of its groups, and of its columns."""
-        stated = repr([(group.label, group.rows) for group in self.groups]) + repr(self.columns) + self._content()
+        groups = [(os.path.basename(group.label), group.rows) for group in self.groups]  # wherever the files lie
+        stated = repr(groups) + repr(self.columns) + self._content()
         return f"{zlib.crc32(stated.encode()):08x}"
 
     def _content(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import warnings
 from collections.abc import Callable
 from importlib import import_module
@@ -48,7 +49,7 @@ class CudaOps(Ops):
         super().__init__(backend, precision if precision in ("float16", "bfloat16") else dtype)
         self.wide, self._cp = dtype, _cupy()
         self._storage, self._wide = backend.dtype(self.dtype), backend.dtype(dtype)
-        self._scratch: dict[Any, Array] = {}
+        self._scratch = _Scratch()
         # (2,): the scale, and the good steps since it was last changed
         self.loss_scale = backend.zeros((2,), dtype) if precision == "float16" else None
         self._spoiled = False  # whether something ran that a graph cannot hold
@@ -78,9 +79,9 @@ class CudaOps(Ops):
 
     def _memory(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
         """Memory for a kernel between its blocks; zeros at first."""
-        held = self._scratch.get((name, shape))
+        held = self._scratch.held.get((name, shape))
         if held is None:
-            held = self._scratch[name, shape] = self.backend.zeros(shape, dtype)
+            held = self._scratch.held[name, shape] = self.backend.zeros(shape, dtype)
         return held
 
     def _fit(self, *arrays: Array | None) -> bool:
@@ -150,9 +151,9 @@ class CudaOps(Ops):
 
     def stage(self, name: str, source: np.ndarray, rows: np.ndarray) -> Array:
         key = ("feed", name, len(rows), source.shape[1:], source.dtype)
-        if key not in self._scratch:
-            self._scratch[key] = _Feed(self._cp, (len(rows), *source.shape[1:]), source.dtype)
-        return self._scratch[key].next(source, rows)
+        if key not in self._scratch.held:
+            self._scratch.held[key] = _Feed(self._cp, (len(rows), *source.shape[1:]), source.dtype)
+        return self._scratch.held[key].next(source, rows)
 
     # --- moving and multiplying --------------------------------------------------------------------------------
 
@@ -360,6 +361,13 @@ class CudaOps(Ops):
 
 
 # --- batches from the host -------------------------------------------------------------------------------------
+
+class _Scratch(threading.local):
+    """Memory that kernels work in, each thread's own: several may predict with one network at once."""
+
+    def __init__(self) -> None:
+        self.held: dict[Any, Any] = {}
+
 
 class _Feed:
     """Batches of one host array, copied while the device computes: two pinned buffers and a stream of their own."""
