@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import types
@@ -256,6 +257,15 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (shelf / "missing_target.csv").write_text("a,y\n1,0.5\n2,\n3,2.5\n4,0.25\n")
     (shelf / "broken.parquet").write_bytes(b"PAR1 and then nothing of the kind")
     np.savez(shelf / "no_y.npz", x=X)
+    (shelf / "packed.csv").write_bytes(gzip.compress(b"a,y\n1,2\n"))
+    (shelf / "three.csv").write_text("a,b,c\n1,2,3\n4,5,7\n")
+    np.save(shelf / "x.npy", X)
+    (shelf / "cut.npy").write_bytes((shelf / "x.npy").read_bytes()[:-9])
+    (shelf / "not.npy").write_text("not an array")
+    for name in ("kept", "torn"):
+        regress(epochs=2, callbacks=[xd.Checkpoint(shelf / name, keep=1)])(Situation(shelf))
+    for path in (shelf / "torn").glob("step-*/training.json"):
+        path.write_bytes(path.read_bytes()[:-40])
     np.savez(shelf / "objects.npz", x=np.array([{}, []], dtype=object), y=np.zeros(2))
     return shelf
 
@@ -645,7 +655,85 @@ TABLES = [
     Case("train-out-of-a-stranger", train("iris", "--out", "SHELF/taken"), OutputError, "thesis.tex", "typer"),
 ]
 
-CASES = [*DATA, *NAMES, *NUMBERS, *KINDS, *BACKENDS, *FILES, *TABLES]
+def stream(source: Any, *arguments: Any, shelf: bool = True, **options: Any) -> Act:
+    """Open something, a file of the shelf by default, and fit one output on it."""
+    def act(s: Situation) -> None:
+        data = xd.data.open(s.shelf / source if shelf else source, *arguments, **options)
+        s.regressor.fit(data, loss="squared_error", epochs=1)
+    return act
+
+
+def resume(folder: str, **changes: Any) -> Act:
+    """Go on with a training of the shelf, with these changes."""
+    return lambda s: regress(**({"epochs": 2, "resume": s.shelf / folder} | changes))(s)
+
+
+STREAMS = [
+    Case("open-missing", stream("nowhere.parquet"), FileFormatError, "no file or folder"),
+    Case("open-ending", stream("a_file"), FileFormatError, "ending that says nothing"),
+    Case("open-empty-folder", stream("empty"), FileFormatError, "holds no Parquet files", "pyarrow"),
+    Case("open-broken-parquet", stream("broken.parquet"), FileFormatError, "cannot be read as Parquet", "pyarrow"),
+    Case("open-ragged-csv", stream("ragged.csv"), FileFormatError, "line 4", "pandas"),
+    Case("open-empty-csv", stream("nothing.csv"), FileFormatError, "is empty", "pandas"),
+    Case("open-header-only", stream("no_rows.csv"), FileFormatError, "no rows", "pandas"),
+    Case("open-gzip", stream("packed.csv"), FileFormatError, "unpack it", "pandas"),
+    Case("open-target", stream("infinite.csv", "z"), UnknownNameError, "Known: a, y", "pandas"),
+    Case("open-target-kind", stream("infinite.csv", 5), ParameterError, "name of a column", "pandas"),
+    Case("open-columns-text", stream("infinite.csv", "y", columns="a"), ParameterError, "list of different", "pandas"),
+    Case("open-columns-twice", stream("infinite.csv", "y", columns=["a", "a"]), ParameterError, "different", "pandas"),
+    Case("open-columns-none", stream("infinite.csv", "y", columns=[]), ParameterError, "list of different", "pandas"),
+    Case("open-columns-target", stream("infinite.csv", "y", columns=["y"]), ParameterError, "must not hold", "pandas"),
+    Case("open-weight-text", stream("three.csv", "a", weight="c", columns=["b", "c"]), ParameterError, "must not hold", "pandas"),
+    Case("open-task", stream("infinite.csv", "y", task="ranking"), UnknownNameError, "Known: binary", "pandas"),
+    Case("open-infinite", stream("infinite.csv", "y"), NonFiniteDataError, "rows 1 to 4: column 'a' holds inf",
+         "pandas"),
+    Case("open-no-target", stream("three.csv"), TargetError, "no target", "pandas"),
+    Case("open-missing-targets", stream("missing_target.csv", "y"), TargetError, "1 of 4 rows", "pandas"),
+    Case("open-other-width", stream("missing_target.csv", "a"), ShapeError, "network takes 3", "pandas"),
+    Case("open-npy-no-y", stream("x.npy"), TargetError, "no target"),
+    Case("open-npy-cut", stream("cut.npy"), FileFormatError, "does not fit its"),
+    Case("open-npy-none", stream("not.npy"), FileFormatError, "is not an npy file"),
+    Case("open-npy-rows", stream("x.npy", VALUES[:5]), ShapeError, "and x has 8 rows"),
+    Case("open-array-text", stream(np.array([["a"]]), shelf=False), ArrayTypeError, "text"),
+    Case("open-array-flat", stream(np.zeros(3), shelf=False), ShapeError, "(rows, features)"),
+    Case("open-number", stream(5, shelf=False), ParameterError, "must be a path"),
+    Case("open-none", stream(None, shelf=False), ParameterError, "must be a path"),
+    Case("open-window", stream(X, VALUES, shelf=False, window=0), ParameterError, "window must be"),
+    Case("open-standardise", stream(X, VALUES, shelf=False, standardise=1), ParameterError, "standardise must be"),
+    Case("open-array-columns", stream(X, VALUES, shelf=False, columns=["a"]), ParameterError, "are of tables"),
+    Case("open-nan", stream(spoilt(X, np.nan), VALUES, shelf=False), NonFiniteDataError, "x holds nan (row 5"),
+    Case("open-like", stream(X, VALUES, shelf=False, like=5), ParameterError, "like must be"),
+    Case("open-generator", stream((b for b in [(X, VALUES)]), shelf=False), ParameterError, "read once"),
+    Case("open-empty-batches", stream(list, shelf=False), DataError, "holds no"),
+    Case("open-batches-target", stream([(X, VALUES)], "y", shelf=False), ParameterError, "bring their targets"),
+    Case("open-split", lambda s: xd.data.open(X).split(1.0), ParameterError, "validation"),
+    Case("open-split-all", lambda s: xd.data.open(X).split(0.5, test=0.5), ParameterError, "no rows to train on"),
+    Case("open-split-part", lambda s: xd.data.open(X).split(0.5)[0].split(0.5), ParameterError, "part of a stream"),
+    Case("stream-with-y", lambda s: regress(x=xd.data.open(X, VALUES))(s), ParameterError, "brings its own y"),
+    Case("stream-doctor", lambda s: regress(x=xd.data.open(X, VALUES), y=None, doctor=True)(s), ParameterError,
+         "doctor=True"),
+    Case("stream-evaluate-y", lambda s: s.regressor.evaluate(xd.data.open(X, VALUES), VALUES, loss="squared_error"),
+         ParameterError, "leave them out"),
+    Case("predict-out-of-arrays", lambda s: s.regressor.predict(X, out="p.csv"), ParameterError, "is for streams"),
+    Case("predict-out-folder", lambda s: s.regressor.predict(xd.data.open(X), out=s.shelf), OutputError, "is a folder",
+         "pandas"),
+    Case("checkpoint-unit", lambda s: xd.Checkpoint(s.shelf / "c", unit="hours"), UnknownNameError, "Known: epochs"),
+    *(Case(f"checkpoint-every-{value!r}", lambda s, value=value: xd.Checkpoint(s.shelf / "c", every=value),
+           ParameterError, "every must be") for value in (0, -1, 1.5, "2", None)),
+    Case("checkpoint-keep", lambda s: xd.Checkpoint(s.shelf / "c", keep=0), ParameterError, "keep must be"),
+    Case("checkpoint-file", lambda s: xd.Checkpoint(s.shelf / "a_file"), OutputError, "Choose another folder"),
+    Case("checkpoint-taken", lambda s: regress(callbacks=[xd.Checkpoint(s.shelf / "kept")])(s), OutputError,
+         "earlier training"),
+    Case("resume-missing", resume("nowhere"), ModelFileError, "there is no folder"),
+    Case("resume-file", resume("a_file"), ModelFileError, "there is no folder"),
+    Case("resume-other-batches", resume("kept", batch_size=3), ParameterError, "batch_size was 8 there, and is 3"),
+    Case("resume-other-data", resume("kept", y=VALUES + 1), ParameterError, "data was"),
+    Case("resume-other-optimizer", resume("kept", optimizer="sgd"), ParameterError, "optimizer was"),
+    Case("resume-fewer-epochs", resume("kept", epochs=1), ParameterError, "epochs was 2 there, and is 1 here"),
+    Case("resume-torn", resume("torn"), ModelFileError, "cannot be read"),
+]
+
+CASES = [*DATA, *NAMES, *NUMBERS, *KINDS, *BACKENDS, *FILES, *TABLES, *STREAMS]
 
 
 def as_param(case: Case) -> Any:
@@ -665,7 +753,7 @@ def test_bad_input_is_named_and_nothing_has_happened(case: Case, shelf: Path) ->
 
 
 def test_every_case_has_a_name_of_its_own() -> None:
-    assert len({case.id for case in CASES}) == len(CASES) >= 60
+    assert len({case.id for case in CASES}) == len(CASES) >= 360
 
 
 def test_the_same_calls_with_good_input_do_change_something(shelf: Path, tmp_path: Path) -> None:

@@ -256,15 +256,16 @@ class _Knowledge:
         for group in source.groups:
             kept = part.kept(group)
             for chunk, mask in _masked(source, group, wanted, kept):
-                frame = self.frame(chunk)
-                if target is not None:
-                    target.add(frame[self.target])
-                if mask is not None:
-                    frame = frame[mask]
-                for lesson in lessons:
-                    lesson.add(frame[lesson.name])
-                if target is not None and target.numeric:
-                    scale.add(frame[self.target])
+                with named(group.label):
+                    frame = self.frame(chunk)
+                    if target is not None:
+                        target.add(frame[self.target])
+                    if mask is not None:
+                        frame = frame[mask]
+                    for lesson in lessons:
+                        lesson.add(frame[lesson.name])
+                    if target is not None and target.numeric:
+                        scale.add(frame[self.target])
         self.encoder = TableEncoder.of(lessons)
         if target is not None:
             self.goal, self.counts, self.scale = target.learnt(self.task), target.counts, scale.moments()
