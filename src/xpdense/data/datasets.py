@@ -259,12 +259,20 @@ def _npz(path: Path, pandas: Any, columns: Sequence[str] | None, target: str, ne
     if y is not None:
         if y.dtype.kind not in "biufU":
             raise ArrayTypeError(f"y in {path} has dtype {y.dtype}, and a target is numbers or text")
+        if y.dtype.kind == "U" and not _is_text(y):
+            raise FileFormatError(f"y in {path} is damaged: it holds characters that there are none of")
         if y.shape == (len(x), 1):
             y = y[:, 0]
         if y.shape != x.shape[:1]:
             raise ShapeError(f"y in {path} must be ({len(x)},), one value for each row of x, got shape {y.shape}")
         frame = pandas.concat([frame, pandas.Series(y, name=target)], axis=1)
     return frame
+
+
+def _is_text(values: np.ndarray) -> bool:
+    """Whether every element of a text array is a character, and no half of a pair of them."""
+    codes = np.frombuffer(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("=")).tobytes(), np.uint32)
+    return bool(np.all((codes <= 0x10FFFF) & ~((codes >= 0xD800) & (codes <= 0xDFFF))))
 
 
 def _check_sizes(path: Path) -> None:
