@@ -538,3 +538,17 @@ def test_a_state_keeps_its_arrays_and_their_places() -> None:
     assert np.array_equal(back["a"][1]["b"], np.arange(3))
     assert (back["c"], back["d"]) == (2.0, None)
     assert np.array_equal(back["e"]["f"], np.ones((2, 2)))
+
+
+@pytest.mark.parametrize("precision", ["full", "float16"])
+def test_a_training_on_a_device_goes_on_to_the_same_bits(precision: str, cuda_backend: Any, tmp_path: Path) -> None:
+    """A GPU, or a CPU that plays one; in float16 the loss's scale is a part of what is remembered."""
+    made: dict[str, Any] = {"backend": "cupy", "precision": precision}
+    unbroken, net = network(**made), network(**made)
+    fit(unbroken, epochs=2)
+    with pytest.raises(Died):
+        fit(network(**made), xd.Checkpoint(tmp_path, every=8, unit="steps"), Die(100), epochs=2)
+    state = checkpoint.read_training(checkpoint.checkpoints(tmp_path)[0]).config["loop"]
+    assert (state["scale"] is not None) == (precision == "float16")
+    fit(net, xd.Checkpoint(tmp_path, every=8, unit="steps"), epochs=2, resume=tmp_path)
+    assert bits(net) == bits(unbroken)

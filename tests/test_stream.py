@@ -582,3 +582,16 @@ def test_csv_groups_lie_where_the_index_says(tmp_path: Path, monkeypatch: pytest
     values = [list(chunk["a"]) for group in reversed(source.groups) for chunk in source.read(group, ["a"])]
     assert values == [[9.0], [6.0, 7.0, 8.0], [3.0, 4.0, 5.0], [0.0, 1.0, 2.0]]
     assert source.groups[1].label.endswith("rows 4 to 6")
+
+
+@pytest.mark.parametrize("window", [None, 128])
+def test_a_stream_is_trained_on_by_a_device(window: int | None, cuda_backend: Any, shelf: Path) -> None:
+    """A GPU, or a CPU that plays one."""
+    data = SOURCES["npy"](shelf)
+    data.window = window
+    options: dict[str, Any] = {"loss": "squared_error", "batch_size": 33, "epochs": 2}
+    device, host = network(data, backend="cupy"), network(data)
+    losses = device.fit(data, **options)["loss"], host.fit(data, **options)["loss"]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert np.allclose(np.asarray(device.predict(data)), host.predict(data), atol=1e-4)
+    assert device.evaluate(data)["loss"] == pytest.approx(host.evaluate(data)["loss"], rel=1e-4)
