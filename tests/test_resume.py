@@ -378,7 +378,7 @@ def faulty(monkeypatch: pytest.MonkeyPatch, at: int, how: str) -> Callable[[], i
         return File(file) if set(mode) & set("wx") else file
 
     monkeypatch.setattr(checkpoint, "open", opened, raising=False)
-    for name in ("fsync", "rename", "replace", "chmod"):
+    for name in ("fsync", "rename", "replace", "chmod", "unlink"):
         monkeypatch.setattr(os, name, counted(getattr(os, name)))
     monkeypatch.setattr(tempfile, "mkdtemp", counted(tempfile.mkdtemp))
     monkeypatch.setattr(shutil, "rmtree", counted(shutil.rmtree))
