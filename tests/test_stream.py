@@ -20,8 +20,8 @@ import xpdense as xd
 from xpdense.data.datasets import read
 from xpdense.data.prefetch import prefetched
 from xpdense.data.sources import CsvSource
-from xpdense.data.stream import StreamFeed
 from xpdense.data.table import TableEncoder
+from xpdense.data.windows import StreamFeed
 from xpdense.losses import as_loss
 
 pandas = pytest.importorskip("pandas")

@@ -1,6 +1,7 @@
 """Data: checked arrays and batches (`arrays`); a table's features (`table`), target (`target`) and the values of its
 columns (`columns`); known sets and files (`datasets`); rows that are read when they are needed (`open`, in `stream`),
-where they come from (`sources`) and the thread that reads ahead (`prefetch`)."""
+where they come from (`sources`), how they are fed to a training (`windows`), and the thread that reads ahead
+(`prefetch`)."""
 
 from __future__ import annotations
 

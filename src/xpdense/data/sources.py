@@ -173,12 +173,14 @@ class ArrowSource(Source):
                                      partition_base_dir=str(path) if path.is_dir() else None)
             except (self._arrow.ArrowException, OSError, ValueError) as error:
                 raise FileFormatError(f"{path} cannot be read as Parquet: {str(error).strip()}") from None
-        self._schema, self.groups, self._files = data.schema, [], dict[str, Unchanged]()
-        names = list(self._schema.names)
-        twice = next((n for n in names if names.count(n) > 1), None)
-        if twice is not None:
+        self.groups, self._files = [], dict[str, Unchanged]()
+        with named(name):
+            self._schema = data.schema
+            self.columns = {f.name: self._kind(f.type) for f in self._schema}
+        if len(self.columns) < len(self._schema):
+            names = list(self._schema.names)
+            twice = next(n for n in names if names.count(n) > 1)
             raise FileFormatError(f"{name} has more than one column called {twice!r}: give each a name of its own")
-        self.columns = {f.name: self._kind(f.type) for f in self._schema}
         for number, fragment in enumerate(data.get_fragments()):
             file, divided = str(getattr(fragment, "path", "")), hasattr(fragment, "split_by_row_group")
             file = file or f"{name}, part {number}"

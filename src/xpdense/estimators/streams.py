@@ -11,7 +11,8 @@ from sklearn.utils import check_random_state
 
 from ..backend import Array, host, resolve
 from ..data.arrays import Rows, stored
-from ..data.stream import Stream, StreamFeed, StreamHeld
+from ..data.stream import Stream
+from ..data.windows import StreamFeed, StreamHeld
 from ..errors import ParameterError, ShapeError, TargetError
 from ..training import bounded, logits
 from .build import hidden_layers

@@ -1,0 +1,186 @@
+"""What a training on a stream is fed with: windows of its rows, made features by a thread that goes ahead of it.
+
+A window holds rows as they are read: numbers, and for each column of categories which one it is. Its rows are shuffled,
+and made features in memory of the device, a piece at a time; batches are taken from there. Two windows and three pieces
+exist at any time, also while one epoch goes over into the next. Few rows are read once, and are one window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import DataError, positive_int
+from .arrays import Feed, Rows, Window, stored
+from .prefetch import prefetched
+from .sources import CHUNK
+
+if TYPE_CHECKING:
+    from .stream import Stream
+
+_WINDOW = 2 * 2**20  # bytes of a window, but at least _ROWS rows in at most 16 times as many
+_ROWS = 8192
+_WHOLE = 12 * 2**20  # bytes of rows that are read once and kept
+_PIECE = 2**20  # bytes of features in a piece
+_SLOTS = 3  # pieces: one that is trained on, one that waits, one that is being filled
+
+_ENDED: Any = object()
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Rows that are ready in a slot of a feed's memory, and where in the training they come."""
+
+    epoch: int
+    step: int  # the first, within the epoch
+    slot: int
+    count: int
+    weight: np.ndarray | None
+
+
+class StreamFeed(Feed):
+    """Pieces of a stream's windows, made by a thread in memory of the device: slots of one buffer, used in turn."""
+
+    def __init__(self, stream: Stream, network: Any, loss: Any, batch_size: int, seed: int, shuffle: bool) -> None:
+        self.stream, self._network, self._loss = stream, network, loss
+        self.count, self._seed = stream.rows, seed
+        self.batch_size, self.shuffle = min(positive_int("batch_size", batch_size), self.count), shuffle
+        first = stream.first_compact(network, loss)  # says what is wrong before anything is done
+        item = np.dtype(network.ops.dtype if network.ops.dtype != "bfloat16" else "float16").itemsize
+        row = sum(array[:1].nbytes for array in first if array is not None)
+        self._whole = stream.window is None and self.count * row <= _WHOLE
+        shuffled = max(_WINDOW // row, min(_ROWS, 16 * _WINDOW // row))
+        self._window = self._batches(stream.window or (self.count if self._whole else shuffled))
+        self._piece = min(self._batches(_PIECE // (network.inputs * item)), self._window)
+        self._pools = [tuple(None if a is None else np.zeros((self._window, *a.shape[1:]), a.dtype) for a in first)
+                       for _ in range(1 if self._whole else 2)]
+        backend, slots = network.backend, _SLOTS * self._piece
+        self.rows = Rows(backend.zeros((slots, network.inputs), network.ops.dtype),
+                         backend.zeros((slots, *first[2].shape[1:]), str(first[2].dtype)),
+                         None if first[3] is None else backend.zeros((slots,), str(first[3].dtype)))
+        self._pieces: Generator[_Piece, None, None] | None = None
+        self._next = -1, -1  # the epoch and step whose piece comes next
+
+    def _batches(self, rows: int) -> int:
+        """That many rows as a whole number of batches, at least one and at most those of an epoch."""
+        return min(max(1, -(-rows // self.batch_size)), len(self)) * self.batch_size
+
+    def held(self) -> StreamHeld:
+        return self.stream.held(self._network, self._loss)
+
+    def digest(self) -> str:
+        return f"{self.stream.digest()} {self._window}"
+
+    def close(self) -> None:
+        if self._pieces is not None:
+            self._pieces.close()
+            self._pieces, self._next = None, (-1, -1)
+
+    def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
+        if start >= len(self):
+            return
+        if self._next != (epoch, start):
+            self.close()
+            self._pieces = prefetched(self._made(epoch, start))
+        assert self._pieces is not None
+        self._next, step = (-1, -1), start
+        while step < len(self):
+            piece = next(self._pieces)
+            yield Window(np.arange(piece.count) + piece.slot * self._piece, piece.weight, piece.step)
+            step = piece.step - (-piece.count // self.batch_size)
+        self._next = epoch + 1, 0
+
+    def _made(self, epoch: int, start: int) -> Generator[_Piece, None, None]:
+        """Pieces from a step on, through this epoch and the next ones. As rows of one window are made into a piece, as
+        many are read into the next."""
+        number, within = divmod(start * self.batch_size, self._window)
+        slot, pool, reading, filled = 0, 0, self._read(epoch, number), None
+        while True:
+            while filled is None:
+                filled = next(reading, _ENDED)
+            if filled is _ENDED:
+                return
+            (epoch, number, count), filled = filled, None
+            order = np.arange(count)
+            if self.shuffle:
+                order = np.random.default_rng([self._seed, 4, epoch, number]).permutation(count)
+            for at in range(within, count, self._piece):
+                rows, read = order[at : at + self._piece], 0
+                yield self._put(pool, rows, slot, epoch, (number * self._window + at) // self.batch_size)
+                slot = (slot + 1) % _SLOTS
+                while filled is None and read < len(rows):
+                    filled, read = next(reading, _ENDED), read + CHUNK
+            pool, within = (pool + 1) % len(self._pools), 0
+
+    def _read(self, epoch: int, number: int) -> Generator[tuple[int, int, int] | None, None, None]:
+        """Read windows, each into the next pool: None after each chunk, and (epoch, number, rows) when one is full."""
+        pool, size = 0, self._window
+        while True:
+            groups = np.arange(len(self.stream.counts))
+            if self.shuffle and not self._whole:
+                groups = np.random.default_rng([self._seed, 1, epoch]).permutation(len(groups))
+            made = number * size
+            at = 0
+            for chunk in self.stream.compacted(self._network, self._loss, groups.tolist(), made):
+                start, rows = 0, len(chunk[0])
+                while start < rows:
+                    n = min(size - at, rows - start)
+                    for held, values in zip(self._pools[pool], chunk, strict=True):
+                        if held is not None and values is not None:
+                            held[at : at + n] = values[start : start + n]
+                    at, start, made = at + n, start + n, made + n
+                    if at == size or made == self.count:
+                        yield epoch, number, at
+                        pool, number, at = (pool + 1) % len(self._pools), number + 1, 0
+                yield None
+            if made != self.count:
+                raise DataError(f"{self.stream.source.name} gave {made:,} rows in an epoch, and has {self.count:,}")
+            while self._whole:
+                epoch += 1
+                yield epoch, 0, self.count
+            if self.stream.source.readable_once:
+                return
+            epoch, number = epoch + 1, 0
+
+    def _put(self, pool: int, order: np.ndarray, slot: int, epoch: int, step: int) -> _Piece:
+        """Make features of some of a pool's rows, in a slot on the device."""
+        x, places, y, weight = (None if a is None else np.take(a, order, axis=0) for a in self._pools[pool])
+        assert x is not None
+        assert y is not None
+        backend, place = self._network.backend, slice(slot * self._piece, slot * self._piece + len(order))
+        with backend.active(), backend.copying() as copied:
+            if backend.on_host and backend.kind == "numpy":
+                self.stream.expand(x, places, self.rows.x[place, ...])
+            else:
+                dense = x if places is None else np.empty((len(order), self._network.inputs), self._network.dtype)
+                if places is not None:
+                    self.stream.expand(x, places, dense)
+                narrow = self.rows.x.dtype
+                self.rows.x[place, ...] = self._network.ops.xp.astype(backend.from_host(dense), narrow, copy=False)
+            self.rows.y[place, ...] = stored(y, backend)
+            if weight is not None and self.rows.weight is not None:
+                self.rows.weight[place] = stored(weight, backend)
+            copied()
+        return _Piece(epoch, step, slot, len(order), None if weight is None else weight.astype(np.float64))
+
+
+@dataclass(frozen=True)
+class StreamHeld:
+    """A stream's rows in their own order, read ahead of whoever evaluates by them."""
+
+    stream: Stream
+    network: Any
+    loss: Any
+
+    @property
+    def count(self) -> int:
+        return self.stream.rows
+
+    def parts(self) -> Iterator[Rows]:
+        return prefetched(self.stream.encoded(self.network, self.loss))
+
+    def digest(self) -> str:
+        return self.stream.digest()
