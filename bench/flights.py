@@ -157,7 +157,7 @@ def main() -> None:
     table = Table(title=title, box=SIMPLE_HEAD)
     names = {"rows_per_second": "k rows/s", "seconds_before": "seconds before", "mib": "MiB more",
              "process_mib": "MiB in all", "rmse_minutes": "RMSE, min", "r2": "R2"}
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for title in names.values():
         table.add_column(title, justify="right")
     for way, runs in found.items():
