@@ -581,6 +581,7 @@ def test_a_run_stopped_after_some_epochs_goes_on_to_the_same_model(table: Path,
 def test_checkpoints_that_nobody_asked_for_go_when_the_run_has_ended(table: Path) -> None:
     run("train", "t.csv", "--target", "price", "--epochs", 2, "--hidden", 8, "--out", "m")
     assert sorted(path.name for path in Path("m").iterdir()) == ["curves.png", "history.csv", "model", "run.json"]
+    assert "nothing to go on with" in refused("train", "--resume", "m")
 
 
 @pytest.mark.parametrize("value", ["0epochs", "-1steps", "often", "1.5steps", "", "10", "0s", "3 weeks"])

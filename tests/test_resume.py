@@ -235,6 +235,13 @@ def test_a_checkpoint_is_a_model(tmp_path: Path) -> None:
     assert bits(xd.load(keeper.last)) == bits(net)
 
 
+def test_one_that_is_kept_is_never_missed(tmp_path: Path) -> None:
+    keeper = xd.Checkpoint(tmp_path, every=8, unit="steps", keep=1)
+    fit(network(), keeper, epochs=2, validation=None)
+    assert keeper.last is not None
+    assert {path.name for path in tmp_path.iterdir()} <= {keeper.last.name, keeper.best.name if keeper.best else ""}
+
+
 def test_one_checkpoint_can_be_named(tmp_path: Path) -> None:
     fit(network(), xd.Checkpoint(tmp_path), epochs=3)
     longer, net = network(), network()
@@ -422,6 +429,20 @@ def test_a_write_that_fails_anywhere_leaves_every_checkpoint_whole(how: str, hal
             assert saves(tmp_path) == [path.name for path in reversed(found)], "something was left behind"
         shutil.rmtree(tmp_path / "step-0000000002", ignore_errors=True)
     assert failures > 10
+
+
+@pytest.mark.parametrize("how", ["ENOSPC", "killed"])
+def test_a_step_that_is_written_again_is_never_without_a_checkpoint(how: str, halves: Any, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    path = checkpoint.write_checkpoint(tmp_path, 7, *halves)
+    for _ in attempts(monkeypatch, how, lambda: checkpoint.write_checkpoint(tmp_path, 7, *halves)):
+        found = checkpoint.checkpoints(tmp_path)
+        assert found
+        for folder in found:
+            assert checkpoint.read(folder).tensors()
+            assert checkpoint.read_training(folder).tensors()
+        checkpoint.sweep(tmp_path)
+    assert checkpoint.checkpoints(tmp_path) == [path]
 
 
 @pytest.mark.parametrize("how", ["EIO", "killed"])

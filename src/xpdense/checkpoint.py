@@ -29,7 +29,7 @@ import numpy as np
 from .errors import ModelFileError, OutputError
 
 FORMAT, VERSION = "xpdense-model", 2
-_STEP = re.compile(r"step-(\d{10})")
+_STEP = re.compile(r"step-\d{10}(-earlier)?")
 _WRITING = ".writing-"  # what an entry is called until it is whole
 _INDEX_LIMIT = _HEADER_LIMIT = 2**26  # bytes of JSON: of an index, and of the head of a file of tensors
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
@@ -114,9 +114,14 @@ def write_checkpoint(root: Path, step: int, model: tuple[Mapping[str, Any], Mapp
                     _put(file, data)
             os.chmod(temporary, 0o777 & ~_umask())
             _sync(temporary)
-            if target.exists():  # a damaged one, whose step has been made again
-                remove(target)
+            earlier = root / f"{target.name}-earlier"
+            if target.exists():  # of the same step: it may be the only one that there is
+                if earlier.exists():
+                    remove(earlier)
+                os.rename(target, earlier)
             os.rename(temporary, target)
+            if earlier.exists():
+                remove(earlier)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise

@@ -7,6 +7,7 @@ import runpy
 import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,6 +73,7 @@ app = typer.Typer(cls=_Group, add_completion=False, no_args_is_help=True, pretty
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line on `arguments`, those of the process by default; ends in SystemExit."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     app(None if arguments is None else list(arguments), prog_name="xpdense")
 
 
@@ -176,7 +178,7 @@ def train(
     """
     from .callbacks import EarlyStopping
     from .durable import Checkpoint
-    from .runs import Options, planned, run_folder
+    from .runs import Options, check_going_on, planned, run_folder
 
     given = {name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
     if resume is not None:
@@ -185,6 +187,7 @@ def train(
             name = "DATA" if name == "data" else f"--{name.replace('_', '-')}"
             raise ParameterError(f"--resume goes on with the options of the run: leave out {name}")
         options, out = Options.of_run(resume), resume
+        check_going_on(resume)
     elif data is None:
         raise ParameterError("DATA is missing: name a set or a file. See xpdense train --help")
     else:

@@ -423,6 +423,12 @@ def run_folder(out: Path | None, name: str, options: Options, resumed: bool) -> 
         raise
 
 
+def check_going_on(folder: Path) -> None:
+    """Raise ParameterError where a run has ended, and holds no checkpoint to go on from."""
+    if (folder / "model").exists() and not checkpoints(folder / "checkpoints"):
+        raise ParameterError(f"the run in {folder} has ended, and kept no checkpoints: there is nothing to go on with")
+
+
 def _check_earlier(out: Path, resumed: bool) -> None:
     """Raise OutputError where a folder holds anything that a run must not replace."""
     names = {path.name for path in out.iterdir()}
