@@ -698,6 +698,8 @@ STREAMS = [
     Case("open-array-text", stream(np.array([["a"]]), shelf=False), ArrayTypeError, "text"),
     Case("open-array-flat", stream(np.zeros(3), shelf=False), ShapeError, "(rows, features)"),
     Case("open-number", stream(5, shelf=False), ParameterError, "must be a path"),
+    Case("open-torch", lambda s: xd.data.open(_torch(lambda t: t.zeros((4, 3)))), ArrayTypeError, "pass it to fit",
+         "torch"),
     Case("open-none", stream(None, shelf=False), ParameterError, "must be a path"),
     Case("open-window", stream(X, VALUES, shelf=False, window=0), ParameterError, "window must be"),
     Case("open-standardise", stream(X, VALUES, shelf=False, standardise=1), ParameterError, "standardise must be"),

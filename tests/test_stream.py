@@ -70,6 +70,7 @@ SOURCES: dict[str, Callable[[Path], xd.data.Stream]] = {
     "folder": lambda s: xd.data.open(str(s / "folder"), "y"),
     "dataset": lambda s: xd.data.open(dataset.dataset(s / "folder"), "y"),
     "arrow table": lambda s: xd.data.open(dataset.dataset(s / "one.parquet").to_table(), "y"),
+    "frame": lambda s: xd.data.open(TABLE, "y"),
     "csv": lambda s: xd.data.open(s / "t.csv", "y"),
     "tsv": lambda s: xd.data.open(s / "t.tsv", "y"),
     "npy": lambda s: xd.data.open(s / "x.npy", s / "y.npy"),

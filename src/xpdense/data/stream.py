@@ -17,6 +17,7 @@ import numpy as np
 
 from ..backend import backend_of, host, resolve
 from ..errors import (
+    ArrayTypeError,
     DataError,
     FileFormatError,
     ParameterError,
@@ -31,7 +32,7 @@ from ..errors import (
 from .arrays import Rows, as_array, features, finite, labelled
 from .columns import numbers_of
 from .datasets import SEPARATORS, TARGET_NAMES
-from .sources import ArraySource, ArrowSource, BatchSource, CsvSource, Group, Source, named
+from .sources import ArraySource, ArrowSource, BatchSource, CsvSource, Group, Source, lean_arrow, named
 from .table import Lesson, TableEncoder
 from .target import Target, TargetLesson, as_task
 from .windows import StreamFeed, StreamHeld
@@ -52,10 +53,10 @@ def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = Non
 
     Parameters
     ----------
-    source : str, Path, pyarrow Dataset or Table, array, or iterable
-        A table: a Parquet file, a folder of them, a pyarrow Dataset, a CSV or TSV file. Arrays (n, features): an npy
-        file, a memory map, an array on the host. Or batches: an iterable of (x, y) or (x, y, weight), or a function
-        that makes one, for a generator can be read once only.
+    source : str, Path, pyarrow Dataset or Table, data frame, array, or iterable
+        A table: a Parquet file, a folder of them, a pyarrow Dataset, a data frame, a CSV or TSV file. Arrays
+        (n, features): an npy file, a memory map, an array on the host. Or batches: an iterable of (x, y) or
+        (x, y, weight), or a function that makes one, for a generator can be read once only.
     target : str, or an array or npy file
         Of a table, the column to predict; default the one called target, y, label or class. Of arrays, y.
     columns : sequence of str, optional
@@ -131,12 +132,16 @@ def _source(source: Any, target: Any, rows: int | None) -> Source:
                               f"and .npy can be opened")
     if isinstance(source, Stream):
         raise ParameterError("this is a stream already")
-    if type(source).__module__.partition(".")[0] == "pyarrow":
-        dataset = require("pyarrow.dataset", "cli", "reading Arrow data")
-        if not isinstance(source, dataset.Dataset):
-            source = dataset.dataset(source)
+    if type(source).__module__.partition(".")[0] == "pyarrow" or hasattr(source, "__arrow_c_stream__"):
+        arrow, dataset = lean_arrow(), require("pyarrow.dataset", "cli", "reading Arrow data")
+        if not isinstance(source, dataset.Dataset):  # a table of Arrow's, or a data frame
+            source = dataset.dataset(arrow.table(source))
         return ArrowSource(source, "dataset")
-    if backend_of(source) is not None:
+    backend = backend_of(source)
+    if (backend is not None and backend.kind != "numpy") or hasattr(source, "tocsr"):
+        raise ArrayTypeError(f"a stream is read from files or the host's memory, and this is a "
+                             f"{type(source).__name__}: pass it to fit as it is")
+    if backend is not None:
         return ArraySource(as_array(source, "x")[0], target)
     if callable(source) or isinstance(source, Iterable):
         if target is not None:
