@@ -205,6 +205,13 @@ def test_where_all_are_damaged_nothing_is_trained(tmp_path: Path) -> None:
     assert bits(net) == before
 
 
+def test_another_backend_goes_on_with_it(tmp_path: Path) -> None:
+    """Not to the same bits, but from there."""
+    fit(network(), xd.Checkpoint(tmp_path), epochs=2)
+    for options in ({"backend": "array_api_strict"}, {"ops": "generic"}):
+        assert fit(network(**options), epochs=3, resume=tmp_path).epochs == 3
+
+
 def test_a_half_written_or_half_removed_one_is_none(tmp_path: Path) -> None:
     fit(network(), xd.Checkpoint(tmp_path), epochs=2)
     (tmp_path / ".writing-abc").mkdir()

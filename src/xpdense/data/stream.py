@@ -297,6 +297,13 @@ class Stream:
         How the features are made of columns.
     goal : Target or None
         Of a table: the target's task and labels.
+
+    Examples
+    --------
+    >>> import numpy as np, xpdense as xd
+    >>> train, held = xd.data.open(np.eye(100), np.arange(100.0)).split(0.2, seed=1)
+    >>> train.rows + held.rows, held.inputs, held.features[:2]
+    (100, 100, ['x0', 'x1'])
     """
 
     def __init__(self, knowledge: _Knowledge, share: tuple[float, float], seed: int, window: int | None) -> None:
