@@ -297,6 +297,28 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
         fit(xd.DenseNetwork([xd.Dense(9), xd.Dense(1)], inputs=3), epochs=2, resume=tmp_path)
 
 
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    import pandas
+
+    def train(**options: Any) -> None:
+        frame = pandas.DataFrame(X, columns=list("abc")).assign(y=Y + options.pop("shift", 0.0))
+        frame.to_parquet(tmp_path / "t.parquet")
+        data = xd.data.open(tmp_path / "t.parquet", "y")
+        network().fit(data, loss="squared_error", epochs=2, callbacks=options.pop("callbacks", []), **options)
+
+    def train_arrays(y: np.ndarray, **options: Any) -> None:
+        network().fit(xd.data.open(X, y), loss="squared_error", epochs=2, **options)
+
+    train(callbacks=[xd.Checkpoint(tmp_path / "a")])
+    train(resume=tmp_path / "a")
+    with pytest.raises(xd.ParameterError, match="data was"):
+        train(resume=tmp_path / "a", shift=np.eye(N)[5])
+    train_arrays(Y, callbacks=[xd.Checkpoint(tmp_path / "b")])
+    train_arrays(Y, resume=tmp_path / "b")
+    with pytest.raises(xd.ParameterError, match="data was"):
+        train_arrays(Y[::-1], resume=tmp_path / "b")
+
+
 def test_checkpoints_of_an_earlier_training_are_not_written_over(tmp_path: Path) -> None:
     fit(network(), xd.Checkpoint(tmp_path), epochs=2)
     before = saves(tmp_path)

@@ -193,6 +193,10 @@ def test_a_generator_is_read_once() -> None:
     assert history.steps == -(-N // 128)
     with pytest.raises(xd.DataError, match="read once, and it has been"):
         network(data).fit(data, loss="squared_error", epochs=1)
+    large = xd.data.open(batches(), rows=N, window=50)
+    with pytest.raises(xd.ParameterError, match="or epochs=1"):
+        network(large).fit(large, loss="squared_error", epochs=2)
+    assert network(large).fit(large, loss="squared_error", epochs=1).epochs == 1
     with pytest.raises(xd.ParameterError, match="pass a function that makes it"):
         xd.data.open(batches())
 

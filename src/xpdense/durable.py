@@ -150,7 +150,7 @@ class Checkpoint(Callback):
                                                 network.arena.to_host()), (state, tensors))
         self._at = self._now(run)
         for old in checkpoint.checkpoints(self.folder)[self.keep :]:
-            if old != self.best:
+            if old not in (self.best, self.last):
                 checkpoint.remove(old)
 
     def _note(self, number: int, frame: Any) -> None:

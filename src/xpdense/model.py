@@ -190,6 +190,8 @@ class DenseNetwork(Network):
                 waiting = 6 * self.inputs * np.dtype(self.dtype).itemsize
                 training.check_memory(self, rule, min(batch_size, x.rows), waiting)
                 feed = x.feed(self, chosen, batch_size, self.seed, shuffle)
+                if feed.once and (epochs or 2) > 1:
+                    raise ParameterError("a generator can be read once: pass a function that makes it, or epochs=1")
                 self.extra = {**self.extra, **x.to_dict()}
             else:
                 rows = prepared(x, y, sample_weight, self, chosen)

@@ -37,6 +37,8 @@ from .table import Lesson, TableEncoder
 from .target import Target, TargetLesson, as_task
 from .windows import StreamFeed, StreamHeld
 
+_PART = 2**22  # bytes of features that are handed over at once
+
 #: Rows as a window holds them: (n, numbers), (n, categories) or None, targets, weights or None.
 _Compact = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]
 
@@ -563,9 +565,14 @@ class Stream:
             self.encoder.expand(x, places, out)
 
     def encoded(self, network: Any, loss: Any) -> Generator[Rows, None, None]:
-        """All rows with their features, on the host, a chunk at a time."""
-        for compact in self.compacted(network, loss):
-            yield self._rows(compact, network)
+        """All rows with their features, on the host, a few MB of them at a time."""
+        most = max(1, _PART // (network.inputs * np.dtype(network.dtype).itemsize))
+        for chunk in self.compacted(network, loss):
+            for start in range(0, len(chunk[0]), most):
+                x, places, y, weight = (None if a is None else a[start : start + most] for a in chunk)
+                assert x is not None
+                assert y is not None
+                yield self._rows((x, places, y, weight), network)
 
     def _rows(self, compact: _Compact, network: Any) -> Rows:
         x, places, y, weight = compact

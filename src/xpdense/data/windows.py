@@ -64,6 +64,11 @@ class StreamFeed(Feed):
         self._pieces: Generator[_Piece, None, None] | None = None
         self._next = -1, -1  # the epoch and step whose piece comes next
 
+    @property
+    def once(self) -> bool:
+        """Whether there is one epoch only: the rows come from a generator, and are too many to be kept."""
+        return self.stream.source.readable_once and not self._whole
+
     def _batches(self, rows: int) -> int:
         """That many rows as a whole number of batches, at least one and at most those of an epoch."""
         return min(max(1, -(-rows // self.batch_size)), len(self)) * self.batch_size
@@ -88,7 +93,9 @@ class StreamFeed(Feed):
         assert self._pieces is not None
         self._next, step = (-1, -1), start
         while step < len(self):
-            piece = next(self._pieces)
+            piece = next(self._pieces, None)
+            if piece is None:
+                raise DataError("a generator can be read once, and it has been: pass a function that makes it")
             yield Window(np.arange(piece.count) + piece.slot * self._piece, piece.weight, piece.step)
             step = piece.step - (-piece.count // self.batch_size)
         self._next = epoch + 1, 0
