@@ -230,3 +230,30 @@ def test_text_that_is_none_is_refused(tmp_path: Path) -> None:
         np.savez(tmp_path / "a.npz", x=np.eye(3), y=y)
         with pytest.raises(xd.FileFormatError, match="characters"):
             datasets.read(str(tmp_path / "a.npz"))
+
+
+def test_a_parquet_file_whose_words_are_wrong_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for words in (b'{"columns": [{}], "index_columns": [{"kind": "range"}]}', b"\xff", b"[]"):
+        table = pa.table({"a": [1.0, 2.0], "y": [0.5, 1.5]}).replace_schema_metadata({b"pandas": words})
+        parquet.write_table(table, tmp_path / "a.parquet")
+        targets.holds("parquet", (tmp_path / "a.parquet").read_bytes())
+    parquet.write_table(pa.table({"abcd": [1.0, 2.0], "y": [0.5, 1.5]}), tmp_path / "a.parquet")
+    content = (tmp_path / "a.parquet").read_bytes()
+    assert not targets.holds("parquet", content.replace(b"abcd", b"ab\xf0d"))
+
+
+def test_an_archive_of_another_version_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.eye(3))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    at = content.index(b"PK\x01\x02")
+    content[at + 6] = 80  # the version that is needed to read it
+    assert not targets.holds("npz", bytes(content))
+
+
+def test_a_table_of_a_target_alone_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("y\n1\n2\n")
+    with pytest.raises(xd.DataError, match="no column to learn from"):
+        xd.data.open(tmp_path / "t.csv")
