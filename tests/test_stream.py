@@ -294,7 +294,7 @@ def test_a_model_knows_the_tables_it_was_trained_on(shelf: Path, tmp_path: Path)
     again = xd.load(tmp_path / "m")
     TABLE.drop(columns="y").iloc[:9].to_parquet(tmp_path / "new.parquet")
     new = xd.data.open(tmp_path / "new.parquet", like=again)
-    assert np.array_equal(again.predict(new), net.predict(data)[:9])
+    assert np.allclose(again.predict(new), net.predict(data)[:9], rtol=1e-4, atol=1e-6)  # in parts of other sizes
     with pytest.raises(xd.TargetError, match="no target"):
         again.evaluate(new)
     assert again.evaluate(xd.data.open(shelf / "t.csv", like=again))["loss"] == pytest.approx(
