@@ -79,21 +79,16 @@ def _targets(estimator: Any, X: Stream, first: bool) -> Callable[[Any], Any]:
             values = np.array(X.goal.classes, np.float64)
             return lambda y: values[y]
         return lambda y: y
-    if X.goal is None:
-        labels = X.labels()
-        places: Callable[[Any], Any] = lambda y: np.searchsorted(labels, host(y))  # noqa: E731
-    else:
-        if not X.goal.classes:
-            raise TargetError(f"the target {X.goal.column!r} looks like a quantity: open the stream with "
-                              f"task='multi-class' if its values are classes")
-        given = np.array(X.goal.classes)
-        labels = np.unique(given)
-        place = np.searchsorted(labels, given)
-        places = lambda y: place[y]  # noqa: E731
+    if X.goal is not None and not X.goal.classes:
+        raise TargetError(f"the target {X.goal.column!r} looks like a quantity: open the stream with "
+                          f"task='multi-class' if its values are classes")
+    given = None if X.goal is None else np.array(X.goal.classes)
+    labels = X.labels() if given is None else np.unique(given)
+    place = None if given is None else np.searchsorted(labels, given)  # of the stream's class numbers
     estimator._encode(labels, first, False, None)
 
     def target(y: Any) -> Any:
-        codes = places(y)
+        codes = np.searchsorted(labels, host(y)) if place is None else place[y]
         if estimator.out_activation_ == "softmax":
             return codes
         return estimator._smooth(codes.astype(np.float64)[:, None])
