@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -341,7 +340,15 @@ class Loop:
 
 
 def _call_each(hooks: Sequence[Callable[[], None]]) -> None:
-    """Call each hook in turn, whatever another one raises; the last error is raised, in the context of the others."""
-    with ExitStack() as stack:
-        for hook in reversed(hooks):
-            stack.callback(hook)
+    """Call each hook in turn, whatever another one raises; the first error is raised, with the others in its notes."""
+    first: BaseException | None = None
+    for hook in hooks:
+        try:
+            hook()
+        except BaseException as error:  # it is raised below
+            if first is None:
+                first = error
+            else:
+                first.add_note(f"Another callback raised {error!r}.")
+    if first is not None:
+        raise first
