@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .data.arrays import Feed
+from .data.feeding import Feed
 from .errors import ParameterError, boolean, lookup, positive_int, real
 from .history import History
 from .losses import Loss

@@ -14,7 +14,8 @@ import numpy as np
 
 from . import storage
 from .callbacks import Callback, Run, monitored
-from .data.arrays import Feed, Held, Rows
+from .data.dataset import Dataset
+from .data.feeding import Feed
 from .errors import ModelFileError, OutputError, ParameterError, ResumeWarning, lookup, positive_int, real, warn_user
 from .files import check_writable
 from .losses import Loss
@@ -253,7 +254,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def identify(network: Network, feed: Feed, validation: Rows | Held | None, loss: Loss, optimizer: Optimizer,
+def identify(network: Network, feed: Feed, validation: Dataset | None, loss: Loss, optimizer: Optimizer,
              epochs: int, metrics: Sequence[Metric], callbacks: Sequence[Callback]) -> dict[str, Any]:
     """What two trainings must have in common for one to continue the other, as JSON can hold it."""
     config: dict[str, Any] = getattr(network, "config", dict)()

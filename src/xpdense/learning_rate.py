@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from .backend import Array, backend_of, resolve
-from .data.arrays import Batches, Rows, prepared
+from .data.arrays import Rows, prepared, split
+from .data.feeding import Batches
 from .errors import DivergenceError, OutputError, ParameterError, positive_int, real, require
-from .inference import evaluate, slices_of
+from .inference import evaluate
 from .losses import Loss, as_loss
 from .network import Network
 from .optimizers import Optimizer, as_optimizer
@@ -150,7 +151,7 @@ def find_learning_rate(network: Network, x: Any, y: Any, *, loss: str | Loss, op
         network.to(backend_of(x) or resolve("numpy"))
     network.check_precision()
     with network.backend.active(), np.errstate(all="ignore"):
-        rows = prepared(x, y, None, network, chosen)
+        rows = prepared(x, y, None, network.spec(chosen))
         trainer = _Trainer(network, rows, chosen, rule, batch_size, steps, seed)
         return _tested(trainer, low, high, steps)
 
@@ -163,10 +164,10 @@ class _Trainer:
         self.network, self.loss, self.optimizer, self.steps = network, loss, optimizer, steps
         self.start, held_out = network.arena.snapshot(), rows
         if rows.count >= _FEW:
-            rows, held_out = rows.split(network.ops, min(0.2, _HELD_OUT / rows.count), seed)
+            rows, held_out = map(rows.some, split(rows.count, min(0.2, _HELD_OUT / rows.count), seed))
         self.rows, self.batches = rows, Batches(rows.count, batch_size, seed)
         blocks = np.array_split(np.random.default_rng(seed).permutation(held_out.count), _BLOCKS)
-        self.blocks = [held_out.some(network.ops, block) for block in blocks if len(block)]
+        self.blocks = [held_out.some(block) for block in blocks if len(block)]
 
     def losses(self, rate: Callable[[int], float]) -> Iterator[float]:
         """The loss of each step's batch, before the update; the step's rate is `rate(step)`."""
@@ -192,7 +193,7 @@ class _Trainer:
         network, diverged = self.network, np.full(len(self.blocks), np.inf)
         if not all(map(math.isfinite, self.losses(lambda step: rate))):
             return diverged
-        found = np.array([evaluate(network, slices_of(network, block), block, self.loss, ())["loss"]
+        found = np.array([evaluate(network, [block], self.loss, ())["loss"]
                           for block in self.blocks])
         return found if np.isfinite(found).all() else diverged
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from .backend import Backend
 from .errors import MemoryLimitError
 from .network import Network
 from .optimizers import Optimizer
 
 
-def check_memory(network: Network, optimizer: Optimizer, batch_size: int, feeding: int = 0) -> None:
-    """Raise MemoryLimitError where a training needs more memory than there is left, before any of it is asked for.
+def check_memory(network: Network, optimizer: Optimizer, batch_size: int, place: Backend) -> None:
+    """Raise MemoryLimitError where a training needs more memory than is free on the backend `place`.
 
-    Counted are, of the parameters, the optimizer's state and two copies of both; of a batch, its features, and for
-    each layer its output, what backward needs of it, and the gradients of both. `feeding` is what waits for each row
-    of a batch besides, in bytes. The network itself and the data are there already.
+    It needs, for the parameters, the optimizer's state and two copies of both; for a batch, its features, and for
+    each layer its output, what backward needs of it, and the gradients of both. The network itself and the data are
+    there already.
     """
-    free = network.backend.free()
+    free = place.free()
     item, slots = np.dtype(network.dtype).itemsize, len(optimizer.slots)
     copies = item * (slots + 2 * (1 + slots)) * int(network.arena.params.shape[0])
-    row = item * 4 * sum(network.widths()) + feeding
+    row = item * 4 * sum(network.widths())
     if not free or copies + row * batch_size <= free:
         return
     fits = (free - copies) // row
@@ -28,7 +29,7 @@ def check_memory(network: Network, optimizer: Optimizer, batch_size: int, feedin
     raise MemoryLimitError(
         f"this training needs about {_size(copies + row * batch_size)} more, {_size(copies)} for the optimizer's state "
         f"and copies of the {network.size:,} parameters and {_size(row * batch_size)} for a batch of {batch_size:,} "
-        f"rows; {network.backend.name} has {_size(free)} free. {advice}")
+        f"rows; {place.name} has {_size(free)} free. {advice}")
 
 
 def _size(count: int) -> str:

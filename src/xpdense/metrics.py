@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .backend import host
 from .errors import ParameterError, TargetError, lookup, require
 from .losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
 
@@ -164,3 +165,14 @@ def as_metrics(values: Sequence[str | Callable[..., float] | Metric], loss: Loss
             raise ParameterError(f"the metric {metric.name!r} is asked for twice; metrics need names of their own")
         found.append(metric)
     return found
+
+
+def check_metrics(metrics: Sequence[Metric], loss: Loss, outputs: int, parts: Callable[[], Iterable[Any]]) -> None:
+    """Raise TargetError where a metric cannot be computed for the targets of the Rows that `parts()` gives.
+
+    They are read only where a metric depends on them.
+    """
+    if any(isinstance(metric.function, str) for metric in metrics):
+        target = np.concatenate([host(part.y) for part in parts()])
+        for metric in metrics:
+            metric.check(loss, target, outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import numpy as np
 
 from . import inference, storage
-from .backend import Array, Backend, backend_of, host, resolve
+from .backend import Array, Backend, resolve
 from .callbacks import Callback, as_callbacks
+from .checkpointing import Checkpoint, identify, resumed
+from .data.dataset import ArrayDataset, Dataset, as_dataset, is_dataset, place_of
+from .data.preprocessing import Preprocessing
 from .checkpointing import Checkpoint, identify, resumed
 from .data.arrays import Batches, Held, InMemory, Rows, features, labelled, prepared, shaped, stored
 from .data.stream import Stream
@@ -21,7 +25,6 @@ from .errors import (
     ModelFileError,
     NotFittedError,
     ParameterError,
-    ShapeError,
     UnknownNameError,
     XpdenseError,
     boolean,
@@ -31,11 +34,12 @@ from .history import History
 from .layers import Layer, from_config, stack, to_config
 from .losses import Loss, as_loss
 from .memory import check_memory
-from .metrics import Metric, as_metrics
+from .metrics import Metric, as_metrics, check_metrics
 from .network import Network, declared_by
 from .ops import check_choice
 from .optimizers import Optimizer, as_optimizer
-from .predictions import write_predictions
+from .data.writing import write_predictions
+from .spec import Spec
 from .training import Loop
 
 ASK_THE_DOCTOR = "fit(..., doctor=True) looks for the cause."
@@ -104,7 +108,7 @@ class DenseNetwork(Network):
 
     def fit(self, x: Any, y: Any = None, *, loss: str | Loss, optimizer: str | Optimizer = "adam",
             batch_size: int = 128, epochs: int | None = None,
-            validation: float | tuple[Any, ...] | Stream | None = None, sample_weight: Any = None,
+            validation: float | tuple[Any, ...] | Dataset | None = None, sample_weight: Any = None,
             metrics: Sequence[str | Callable[..., float] | Metric] = (), callbacks: Sequence[Callback] = (),
             shuffle: bool = True, progress: bool = False, doctor: bool = False,
             resume: str | Path | None = None) -> History:
@@ -160,75 +164,74 @@ class DenseNetwork(Network):
         NonFiniteLossError
             The loss became NaN or infinite; the network holds good weights again.
         """
-        chosen, rule, hooks = as_loss(loss), as_optimizer(optimizer), as_callbacks(callbacks, progress)
-        self._check_output(chosen)
+        loss, optimizer = as_loss(loss), as_optimizer(optimizer)
+        metrics, callbacks = as_metrics(metrics, loss), self._callbacks(callbacks, progress, doctor, resume)
+        self._check_loss(loss)
         if not self.size:
             raise ParameterError("no layer of the network has parameters: there is nothing to train")
-        scores = as_metrics(metrics, chosen)
+        epochs = None if epochs is None else positive_int("epochs", epochs)
+        batch_size, shuffle = positive_int("batch_size", batch_size), boolean("shuffle", shuffle)
+        place = self._place(x)
+        spec = self.spec(loss, place)
+        with place.active():
+            training = as_dataset(x, y, sample_weight)
+            held_out = self._validation(validation, spec)
+            if held_out is None and validation is not None:
+                training, held_out = training.split(validation, seed=self.seed)  # type: ignore[arg-type]
+            check_memory(self, optimizer, min(batch_size, training.rows), place)
+            feed = training.feed(spec, batch_size, self.seed, shuffle)
+            if feed.once and epochs != 1:
+                raise ParameterError("a generator can be read once: pass a function that makes it, or epochs=1")
+            check_metrics(metrics, loss, self.outputs, lambda: feed.parts() if held_out is None else held_out.parts(spec))
+            epochs = epochs or default_epochs(len(feed))
+            identity, state = dict[str, Any](), None
+            if resume is not None or any(isinstance(callback, Checkpoint) for callback in callbacks):
+                identity = identify(self, feed, held_out, loss, optimizer, epochs, metrics, callbacks)
+                state = None if resume is None else resumed(resume, self, identity)
+            self.to(place)  # nothing is refused from here on
+            self.loss, self.preprocessing = loss, training.preprocessing or self.preprocessing
+            with self._staying(), np.errstate(all="ignore"):  # a loss that is not finite is an error of its own
+                return Loop(self, feed, loss=loss, optimizer=optimizer, epochs=epochs, validation=held_out, spec=spec,
+                            metrics=metrics, callbacks=callbacks, identity=identity).train(state)
+
+    def _callbacks(self, given: Any, progress: bool, doctor: bool, resume: str | Path | None) -> list[Callback]:
+        """The callbacks of a training, checked."""
+        callbacks = as_callbacks(given, progress)
         if boolean("doctor", doctor):
             from .doctor.watch import Doctor
 
-            hooks.append(Doctor())
-        keepers = [hook for hook in hooks if isinstance(hook, Checkpoint)]
-        for keeper in keepers:
-            keeper.check(None if resume is None else Path(resume))
-        if epochs is not None:
-            epochs = positive_int("epochs", epochs)
-        Batches(1, batch_size, self.seed, shuffle)  # says what is wrong with them before the data are touched
-        streams = isinstance(x, Stream)
-        if streams and not (y is None and sample_weight is None):
-            raise ParameterError("a stream brings its own y and weights: leave them out")
-        if not streams and y is None:
-            raise ParameterError("y is missing: fit(x, y, ...)")
-        self._follow(x)
-        self.check_precision()
-        with self.backend.active():
-            held_out: Rows | Held | None = None
-            fraction: Any = validation
-            if isinstance(validation, Stream):
-                held_out = self._fitting(validation).held(self, chosen)
-            elif isinstance(validation, (tuple, list)):
-                if len(validation) not in (2, 3):
-                    raise ParameterError(f"validation must be a fraction, (x, y) or (x, y, sample_weight), got a "
-                                         f"{type(validation).__name__} of {len(validation)}")
-                xv, yv, *wv = validation
-                held_out = prepared(xv, yv, wv[0] if wv else None, self, chosen, "validation ")
-            if isinstance(x, Stream):
-                self._fitting(x)
-                if held_out is None and fraction is not None:
-                    x, rest = x.split(fraction, seed=self.seed)
-                    held_out = rest.held(self, chosen)
-                waiting = 6 * self.inputs * np.dtype(self.dtype).itemsize
-                check_memory(self, rule, min(batch_size, x.rows), waiting)
-                feed = x.feed(self, chosen, batch_size, self.seed, shuffle)
-                if feed.once and (epochs or 2) > 1:
-                    raise ParameterError("a generator can be read once: pass a function that makes it, or epochs=1")
-                self.extra = {**self.extra, **x.to_dict()}
-            else:
-                rows = prepared(x, y, sample_weight, self, chosen)
-                if held_out is None and fraction is not None:
-                    rows, held_out = rows.split(self.ops, fraction, self.seed)
-                check_memory(self, rule, min(batch_size, rows.count))
-                feed = InMemory(rows, Batches(rows.count, batch_size, self.seed, shuffle))
-            measured: Any = held_out if streams or held_out is not None else feed.rows
-            for metric in scores if isinstance(measured, Rows) else ():
-                metric.check(chosen, host(measured.y), self.outputs)
-            epochs = epochs or default_epochs(len(feed))
-            state, identity = None, dict[str, Any]()
-            if keepers or resume is not None:
-                identity = identify(self, feed, held_out, chosen, rule, epochs, scores, hooks)
-                state = None if resume is None else resumed(resume, self, identity)
-            self.loss, follows = chosen, self.follows_input
-            self.follows_input = False  # a callback that predicts must not move the network
-            try:
-                with np.errstate(all="ignore"):  # a loss that is not finite is an error of its own
-                    return Loop(self, feed, loss=chosen, optimizer=rule, epochs=epochs, validation=held_out,
-                                metrics=scores, callbacks=hooks, identity=identity).train(state)
-            except DivergenceError as error:
-                error.advice = error.advice or ASK_THE_DOCTOR
-                raise
-            finally:
-                self.follows_input = follows
+            callbacks.append(Doctor())
+        for callback in callbacks:
+            if isinstance(callback, Checkpoint):
+                callback.check(None if resume is None else Path(resume))
+        return callbacks
+
+    def _validation(self, given: Any, spec: Spec) -> Dataset | None:
+        """The data set of (x, y) or (x, y, sample_weight), or the one that is given; None for a fraction."""
+        if is_dataset(given):
+            dataset: Dataset = given
+            dataset.parts(spec)  # checks what it can
+            return dataset
+        if not isinstance(given, (tuple, list)):
+            return None
+        if len(given) not in (2, 3):
+            raise ParameterError(f"validation must be a fraction, (x, y) or (x, y, sample_weight), got a "
+                                 f"{type(given).__name__} of {len(given)}")
+        arrays = ArrayDataset(*given, what="validation ")
+        arrays.prepare(spec)
+        return arrays
+
+    @contextlib.contextmanager
+    def _staying(self) -> Iterator[None]:
+        """A training, during which a callback that predicts must not move the network."""
+        follows, self.follows_input = self.follows_input, False
+        try:
+            yield
+        except DivergenceError as error:
+            error.advice = error.advice or ASK_THE_DOCTOR
+            raise
+        finally:
+            self.follows_input = follows
 
     # --- using -------------------------------------------------------------------------------------------------
 
@@ -255,19 +258,27 @@ class DenseNetwork(Network):
         OutputError
             `out` cannot be written; what was there is still there.
         """
-        if isinstance(x, Stream):
-            parts = self.predict_parts(x)
-            return np.concatenate(list(parts)) if out is None else write_predictions(out, parts, x.goal)
         if out is not None:
-            raise ParameterError("out= is for streams, whose predictions may be many: see xpdense.data.open")
-        source = self._follow(x)
-        return inference.outputs(self, self._slices(x), self._link, source or resolve("numpy"))
+            if not is_dataset(x):
+                raise ParameterError("out= is for streams, whose predictions may be many: see xpdense.data.open")
+            return write_predictions(out, self.predict_parts(x), getattr(x.preprocessing, "target", None))
+        place = self._place(x)
+        parts = as_dataset(x).parts(self.spec(None, place))
+        with self._on(place):
+            return inference.outputs(self, parts, self._link, place_of(x) or resolve("numpy"))
 
-    def predict_parts(self, x: Stream) -> Iterator[np.ndarray]:
-        """The predictions of a stream, as NumPy arrays (n, outputs), a part of its rows at a time."""
-        self._follow(x)
-        for part in inference.bounded(self, self._fitting(x).held(self, None).parts()):
-            yield inference.outputs(self, [stored(part.x, self.backend)], self._link, resolve("numpy"))
+    def predict_parts(self, x: Any) -> Iterator[np.ndarray]:
+        """The predictions for a data set, as NumPy arrays (n, outputs), a part of its rows at a time.
+
+        Parameters
+        ----------
+        x : array (n, inputs), or a Stream
+        """
+        place = self._place(x)
+        parts = as_dataset(x).parts(self.spec(None, place))
+        self.to(place)
+        for part in parts:
+            yield np.asarray(inference.outputs(self, [part], self._link, resolve("numpy")))
 
     @property
     def _link(self) -> Callable[[Any, Array], Array]:
@@ -296,48 +307,38 @@ class DenseNetwork(Network):
         if loss is None and self.loss is None:
             raise NotFittedError("evaluate needs a loss: the network has not been trained; pass loss='squared_error' "
                                  "or another")
-        chosen = self.loss if loss is None else as_loss(loss)
-        assert chosen is not None
-        self._check_output(chosen)
-        scores = as_metrics(metrics, chosen)
-        if isinstance(x, Stream) and not (y is None and sample_weight is None):
-            raise ParameterError("a stream brings its own y and weights: leave them out")
-        if y is None and not isinstance(x, Stream):
+        loss = as_loss(loss or self.loss)
+        self._check_loss(loss)
+        metrics, place = as_metrics(metrics, loss), self._place(x)
+        if y is None and not is_dataset(x):
             raise ParameterError("y is missing: evaluate(x, y)")
-        self._follow(x)
-        if isinstance(x, Stream):
-            with self.backend.active(), np.errstate(all="ignore"):
-                parts = inference.bounded(self, self._fitting(x).held(self, chosen).parts())
-                return inference.evaluate_parts(self, parts, chosen, scores)
-        x, _ = shaped(x, self.inputs)
-        with self.backend.active(), np.errstate(all="ignore"):
-            rows = labelled(x, y, sample_weight, self, chosen)
-            return inference.evaluate(self, self._slices(x), rows, chosen, scores)
+        with place.active():
+            parts = as_dataset(x, y, sample_weight).parts(self.spec(loss, place))
+        with self._on(place), np.errstate(all="ignore"):
+            return inference.evaluate(self, parts, loss, metrics)
 
-    def _check_output(self, chosen: Loss) -> None:
-        """The loss applies its own link to the logits: an activation before it would be a second one."""
+    def _check_loss(self, loss: Loss) -> None:
+        """Raise ParameterError where the last layer has an activation, and the loss applies its own to the logits."""
         last = self.layers[-1].config().get("activation", "identity")
-        if last != "identity" and type(chosen).link is not Loss.link:
-            raise ParameterError(f"the last layer has the activation {last!r}, and {chosen.name} applies its own to "
+        if last != "identity" and type(loss).link is not Loss.link:
+            raise ParameterError(f"the last layer has the activation {last!r}, and {loss.name} applies its own to "
                                  f"the logits: use Dense({self.outputs})")
 
-    def _fitting(self, stream: Stream) -> Stream:
-        """The stream, unless its features are not as many as the network takes."""
-        if stream.inputs != self.inputs:
-            raise ShapeError(f"the stream has {stream.inputs} features, and the network takes {self.inputs}")
-        return stream
+    def _place(self, x: Any) -> Backend:
+        """The backend on which x is worked on: for a network of backend "auto", that of x."""
+        return (place_of(x) or resolve("numpy")) if self.follows_input else self.backend
 
-    def _slices(self, x: Any) -> Iterator[Array]:
-        """x in slices of bounded memory, each as the network wants it."""
-        for part in inference.parts(self, shaped(x, self.inputs)[0]):
-            yield features(part, self)
-
-    def _follow(self, x: Any) -> Backend | None:
-        """The backend of x, None where it is no array; a network of backend "auto" goes there."""
-        source = backend_of(x)
-        if self.follows_input:
-            self.to(source or resolve("numpy"))
-        return source
+    @contextlib.contextmanager
+    def _on(self, place: Backend) -> Iterator[None]:
+        """Move the network to a backend, and back where an error is raised."""
+        before = self.backend
+        self.to(place)
+        try:
+            with place.active():
+                yield
+        except BaseException:
+            self.to(before)
+            raise
 
     # --- saving ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,9 @@ from .arena import Arena, Parameter
 from .backend import DTYPES, Array, Backend, resolve
 from .errors import BackendError, ParameterError, ShapeError, lookup, positive_int
 from .layers import LAYERS, Dropout, Layer, Tape, backward, forward, stack
+from .losses import Loss
 from .ops import CudaOps, check_choice, ops_class, ops_for
+from .spec import Spec
 
 
 class Network:
@@ -71,11 +73,12 @@ class Network:
             if isinstance(layer, Dropout):
                 layer._key = (self.seed & 0xFFFFFFFF, position)
 
-    def check_precision(self) -> None:
-        """Raise BackendError where fewer bits are wanted and the network is not on CUDA."""
-        if self.precision != "full" and ops_class(self.backend, self.ops_wanted) is not CudaOps:
+    def check_precision(self, backend: Backend | None = None) -> None:
+        """Raise BackendError where fewer bits are wanted and the network is not on CUDA, or would not be."""
+        place = backend or self.backend
+        if self.precision != "full" and ops_class(place, self.ops_wanted) is not CudaOps:
             raise BackendError(f"precision {self.precision!r} needs CUDA's kernels, and the network is on "
-                               f"{self.backend.name} with ops={self.ops_wanted!r}: leave it out, or use backend='cupy'")
+                               f"{place.name} with ops={self.ops_wanted!r}: leave it out, or use backend='cupy'")
 
     def to(self, backend: str | Backend) -> None:
         """Move the parameters to another backend, in place; gradients and workspaces are made anew there."""
@@ -126,6 +129,25 @@ class Network:
     def size(self) -> int:
         """Number of trained parameters."""
         return sum(p.size for p in self.arena.declared.values() if p.trained)
+
+    @property
+    def part_rows(self) -> int:
+        """Rows that are worked on at once outside training: as many as keep the widest layer near 2**21 elements."""
+        return max(1, 2**21 // max(self.widths()))
+
+    def spec(self, loss: Loss | None = None, backend: Backend | None = None) -> Spec:
+        """What data need to know of this network, as it is or as it would be on another backend.
+
+        Raises
+        ------
+        BackendError
+            The network cannot be on that backend.
+        """
+        place, ops = backend or self.backend, self.ops
+        self.check_precision(place)
+        if place.name != self.backend.name:
+            ops = ops_for(place, self.dtype, self.precision, self.ops_wanted)
+        return Spec(self.inputs, self.outputs, self.dtype, ops.dtype, place, self.part_rows, loss)
 
     def widths(self) -> list[int]:
         """Features before the first layer and after each."""

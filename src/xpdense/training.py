@@ -16,10 +16,12 @@ import numpy as np
 from .backend import Array
 from .callbacks import Callback, Position, Run
 from .comm import Comm, Solo
-from .data.arrays import Feed, Held, Rows, Window
+from .data.arrays import Rows
+from .data.dataset import Dataset
+from .data.feeding import Feed, Window
 from .errors import MemoryLimitError, ModelFileError, is_out_of_memory, real
 from .history import History
-from .inference import measured
+from .inference import evaluate
 from .losses import Loss
 from .metrics import Metric
 from .network import Network
@@ -27,6 +29,7 @@ from .ops import Memory
 from .optimizers import Optimizer, OptimizerState
 from .replay import Replay
 from .rollback import Rollback
+from .spec import Spec
 from .step import TrainStep
 
 _BURST = 32  # steps after which losses are read from the device, and callbacks see weights and position together
@@ -44,7 +47,7 @@ class Loop:
     loss : Loss
     optimizer : Optimizer
     epochs : int
-    validation : Rows or Held, optional
+    validation : Dataset, optional
         Rows that are evaluated after each epoch.
     metrics : sequence of Metric
         Measured after each epoch, on the validation rows if there are any, else on the training rows.
@@ -57,11 +60,13 @@ class Loop:
         That of an earlier training, to which this one adds.
     identity : mapping, optional
         What another training must have in common to continue this one; see `checkpointing.identify`.
+    spec : Spec, optional
+        That by which the validation rows have been prepared.
 
     Examples
     --------
     >>> import numpy as np, xpdense as xd
-    >>> from xpdense.data.arrays import Batches, InMemory
+    >>> from xpdense.data.feeding import Batches, InMemory
     >>> network = xd.DenseNetwork([xd.Dense(1)], inputs=1)
     >>> rows = Rows(np.ones((4, 1), "float32"), np.ones((4, 1), "float32"), None)
     >>> feed = InMemory(rows, Batches(4, 2, seed=0))
@@ -70,11 +75,12 @@ class Loop:
     """
 
     def __init__(self, network: Network, feed: Feed, *, loss: Loss, optimizer: Optimizer, epochs: int,
-                 validation: Rows | Held | None = None, metrics: Sequence[Metric] = (),
+                 validation: Dataset | None = None, metrics: Sequence[Metric] = (),
                  callbacks: Sequence[Callback] = (), comm: Comm | None = None, state: OptimizerState | None = None,
-                 history: History | None = None, identity: Mapping[str, Any] | None = None) -> None:
+                 history: History | None = None, identity: Mapping[str, Any] | None = None,
+                 spec: Spec | None = None) -> None:
         self.network, self.feed, self.validation = network, feed, validation
-        self.metrics, self.callbacks = metrics, callbacks
+        self.metrics, self.callbacks, self.spec = metrics, callbacks, spec or network.spec(loss)
         self.state = state or optimizer.begin(network.arena)
         self.train_step = TrainStep(network, loss, self.state, comm or Solo())
         self.run = Run(network, loss, optimizer, feed, History() if history is None else history, epochs,
@@ -146,8 +152,8 @@ class Loop:
             self._window(window, begin)
         values, seconds = {"loss": position.total / position.total_weight}, time.perf_counter() - begin
         if self.validation is not None or self.metrics:
-            rows = feed.held() if self.validation is None else self.validation
-            scores = measured(self.network, rows, self.train_step.loss, self.metrics)
+            parts = feed.parts() if self.validation is None else self.validation.parts(self.spec)
+            scores = evaluate(self.network, parts, self.train_step.loss, self.metrics)
             values |= {self.prefix + name: value for name, value in scores.items()} | values
         run.history.append(**values, learning_rate=position.last_rate, seconds=seconds,
                            rows_per_second=feed.count / seconds)

@@ -6,7 +6,7 @@ import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +16,10 @@ from ..errors import (
     DataError,
     NonFiniteDataError,
     ShapeError,
-    boolean,
-    positive_int,
     real,
 )
 from ..ops import Memory
+from ..spec import Spec
 from .sparse import SparseRows
 
 
@@ -89,20 +88,20 @@ def shaped(x: Any, inputs: int, what: str = "x") -> tuple[Array, Backend]:
     return x, backend
 
 
-def features(x: Any, network: Any, what: str = "x", target: Backend | None = None) -> Array:
-    """Features as the network wants them: finite, (n, inputs), in the type of its ops, on its backend or on `target`.
+def features(x: Any, spec: Spec, what: str = "x", target: Backend | None = None) -> Array:
+    """Features as a network takes them: finite, (n, inputs), in its storage type, on its backend or on `target`.
 
     Raises
     ------
     ShapeError, ArrayTypeError, NonFiniteDataError, DataError
     """
-    target = target or network.backend
-    x, backend = shaped(x, network.inputs, what)
-    dtype, narrow = network.dtype, network.ops.dtype
+    target = target or spec.backend
+    x, backend = shaped(x, spec.inputs, what)
+    dtype, narrow = spec.dtype, spec.storage
     with backend.active():
         x = finite(x, backend, what, "float16" if narrow == "float16" else dtype)
     x = moved(x, backend, target)
-    return x if narrow == dtype else target.xp.astype(x, network.backend.dtype(narrow), copy=False)
+    return x if narrow == dtype else target.xp.astype(x, spec.backend.dtype(narrow), copy=False)
 
 
 def stored(array: Array, backend: Backend) -> Array:
@@ -110,8 +109,10 @@ def stored(array: Array, backend: Backend) -> Array:
     return backend.from_host(array) if isinstance(array, np.ndarray) else array
 
 
-def targets(y: Any, loss: Any, outputs: int, rows: int, dtype: str, target: Backend, what: str = "y") -> Array:
-    """Targets as the loss wants them: (n, outputs) in the network's dtype, or (n,) class numbers in int64."""
+def targets(y: Any, rows: int, spec: Spec, target: Backend, what: str = "y") -> Array:
+    """Targets as the loss takes them: (n, outputs) in the network's dtype, or (n,) class numbers in int64."""
+    loss = spec.loss
+    assert loss is not None
     y, backend = as_array(y, what)
     xp = backend.xp
     if y.ndim == 0 or y.shape[0] != rows:
@@ -119,9 +120,9 @@ def targets(y: Any, loss: Any, outputs: int, rows: int, dtype: str, target: Back
     with backend.active():
         if xp.isdtype(y.dtype, "bool"):
             y = xp.astype(y, xp.int64)
-        y = loss.check_target(xp, finite(y, backend, what, None), outputs)
+        y = loss.check_target(xp, finite(y, backend, what, None), spec.outputs)
         if not (loss.labels and y.ndim == 1):
-            y = finite(y, backend, what, dtype)
+            y = finite(y, backend, what, spec.dtype)
         return moved(y, backend, target)
 
 
@@ -181,42 +182,48 @@ class Rows:
                 value = zlib.crc32(part.data.cast("B"), value)
         return f"{value:08x}"
 
-    def split(self, ops: Any, fraction: float, seed: int) -> tuple[Rows, Rows]:
-        """Rows to train on and to hold out, each where these are."""
-        kept, out = split(self.count, fraction, seed)
-        return self.some(ops, kept), self.some(ops, out)
+    def some(self, rows: np.ndarray) -> Rows:
+        """Some of the rows, by number, on the same backend."""
+        backend = backend_of(self.y) or resolve("numpy")
+        numbers = backend.from_host(rows)
 
-    def some(self, ops: Any, rows: np.ndarray) -> Rows:
-        """Some of the rows, by number, where they are."""
-        if not self.on_host:
-            return self.take(ops, ops.backend.from_host(rows))
-        x = self.x.some(rows) if isinstance(self.x, SparseRows) else self.x[rows]
-        return Rows(x, self.y[rows], None if self.weight is None else self.weight[rows], True)
+        def taken(array: Any) -> Any:
+            if array is None or isinstance(array, SparseRows):
+                return array and array.some(rows)
+            return backend.xp.take(array, numbers, axis=0)
+
+        return Rows(taken(self.x), taken(self.y), taken(self.weight), self.on_host)
+
+    def parts(self, most: int) -> Iterator[Rows]:
+        """The rows in parts of at most that many, one after the other."""
+        for i in range(0, self.count, most):
+            rows = slice(i, min(i + most, self.count))
+            yield Rows(self.x[rows, ...], None if self.y is None else self.y[rows, ...],
+                       None if self.weight is None else self.weight[rows], self.on_host)
 
 
-def prepared(x: Any, y: Any, sample_weight: Any, network: Any, loss: Any, what: str = "") -> Rows:
-    """Checked Rows for a network and a loss; `what` names the set in messages ("validation ").
+def prepared(x: Any, y: Any, sample_weight: Any, spec: Spec, what: str = "") -> Rows:
+    """Checked Rows for a network and a loss; `what` names the data set in messages ("validation ").
 
-    They are on the network's backend, unless they come from the host and would fill half of what is free there: then
-    they stay, and go over in batches. Sparse features stay as they are.
+    They are on the network's backend, unless they come from the host and would fill half of the memory that is free
+    there: then they stay, and are moved in batches. Sparse features stay sparse.
     """
     if isinstance(x, SparseRows):
-        return replace(labelled(x, y, sample_weight, network, loss, what, resolve("numpy")), on_host=True)
-    place, size = network.backend, np.dtype(network.dtype).itemsize * (network.inputs + network.outputs + 1)
+        return replace(labelled(x, y, sample_weight, spec, what, resolve("numpy")), on_host=True)
+    place, size = spec.backend, np.dtype(spec.dtype).itemsize * (spec.inputs + spec.outputs + 1)
     array, source = as_array(x, f"{what}x")
     stay = source.kind == "numpy" and array.ndim == 2 and place.crowded(array.shape[0] * size)
     target = source if stay else place
-    x = features(array, network, f"{what}x", target)
-    return labelled(x, y, sample_weight, network, loss, what, target)
+    x = features(array, spec, f"{what}x", target)
+    return labelled(x, y, sample_weight, spec, what, target)
 
 
-def labelled(x: Array, y: Any, sample_weight: Any, network: Any, loss: Any, what: str = "",
-             target: Backend | None = None) -> Rows:
+def labelled(x: Array, y: Any, sample_weight: Any, spec: Spec, what: str = "", target: Backend | None = None) -> Rows:
     """Rows of features as they are, with checked targets and weights, on the network's backend or on `target`."""
-    n, dtype, place = int(x.shape[0]), network.dtype, target or network.backend
-    y = targets(y, loss, network.outputs, n, dtype, place, f"{what}y")
-    weight = weights(sample_weight, n, dtype, place, f"{what}sample_weight")
-    return Rows(x, y, weight, place.name != network.backend.name)
+    n, place = int(x.shape[0]), target or spec.backend
+    y = targets(y, n, spec, place, f"{what}y")
+    weight = weights(sample_weight, n, spec.dtype, place, f"{what}sample_weight")
+    return Rows(x, y, weight, place.name != spec.backend.name)
 
 
 def split(rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -232,104 +239,3 @@ def split(rows: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray
                         f"by a fraction of {fraction:g}")
     order = np.random.default_rng([seed, 2]).permutation(rows)
     return np.sort(order[held_out:]), np.sort(order[:held_out])
-
-
-class Batches:
-    """Row numbers in batches: the same order for the same seed and epoch, the last smaller batch included.
-
-    >>> batches = Batches(10, 4, seed=0)
-    >>> len(batches), sorted(batches.order(0).tolist())
-    (3, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
-    """
-
-    def __init__(self, rows: int, batch_size: int, seed: int, shuffle: bool = True) -> None:
-        self.rows, self.batch_size = rows, min(positive_int("batch_size", batch_size), rows)
-        self.seed, self.shuffle = seed, boolean("shuffle", shuffle)
-
-    def __len__(self) -> int:
-        return -(-self.rows // self.batch_size)
-
-    def order(self, epoch: int) -> np.ndarray:
-        """The rows of an epoch, int64 (rows,): its batches one after the other."""
-        if not self.shuffle:
-            return np.arange(self.rows)
-        return np.random.default_rng([self.seed, 1, epoch]).permutation(self.rows)
-
-
-@dataclass(frozen=True)
-class Window:
-    """Some of an epoch's batches, one after the other.
-
-    Attributes
-    ----------
-    order : int64 array (n,)
-        Numbers of rows in the feed's `rows`: batches of its size, only the epoch's last one smaller.
-    weight : float64 array (n,) or None
-        Of those rows.
-    first : int
-        The step within the epoch that its first batch makes.
-    """
-
-    order: np.ndarray
-    weight: np.ndarray | None
-    first: int
-
-
-class Held(Protocol):
-    """Rows to evaluate by, which come in parts."""
-
-    def parts(self) -> Iterator[Rows]:
-        """The rows, a part at a time, each valid until the next one is asked for."""
-
-    def digest(self) -> str:
-        """What tells these rows from others."""
-
-
-class Feed:
-    """What a training is fed with: an epoch is a sequence of windows of rows.
-
-    Attributes
-    ----------
-    rows : Rows
-        What the row numbers of a window refer to; memory that stays where it is.
-    count, batch_size : int
-        Rows of an epoch, and of a batch.
-    """
-
-    rows: Rows
-    count: int
-    batch_size: int
-    shuffle: bool
-
-    def __len__(self) -> int:
-        """Steps of an epoch."""
-        return -(-self.count // self.batch_size)
-
-    def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
-        """The windows of an epoch from step `start` on; each is valid until the next one is asked for."""
-        raise NotImplementedError
-
-    def close(self) -> None:
-        """No more windows are wanted."""
-
-    def held(self) -> Rows | Held:
-        """The same rows, to evaluate by."""
-        return self.rows
-
-    def digest(self) -> str:
-        """What tells these rows from others."""
-        return self.rows.digest()
-
-
-class InMemory(Feed):
-    """Rows that are all there: an epoch is one window."""
-
-    def __init__(self, rows: Rows, batches: Batches) -> None:
-        self.rows, self.batches, self.count, self.batch_size = rows, batches, rows.count, batches.batch_size
-        self.shuffle = batches.shuffle
-        self._weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
-
-    def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
-        order = self.batches.order(epoch)[start * self.batch_size :]
-        if len(order):
-            yield Window(order, None if self._weight is None else self._weight[order], start)

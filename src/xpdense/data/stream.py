@@ -29,13 +29,15 @@ from ..errors import (
     real,
     require,
 )
+from ..spec import Spec
 from .arrays import Rows, as_array, features, finite, labelled
 from .columns import numbers_of
 from .datasets import SEPARATORS, TARGET_NAMES
+from .feeding import StreamFeed
+from .prefetch import prefetched
 from .sources import ArraySource, ArrowSource, BatchSource, CsvSource, Group, Source, lean_arrow, named
 from .table import Lesson, TableEncoder
 from .target import Target, TargetLesson, as_task
-from .windows import StreamFeed, StreamHeld
 
 _PART = 2**22  # bytes of features that are handed over at once
 
@@ -529,8 +531,8 @@ class Stream:
         weight = None if knowledge.weight is None else numbers_of(knowledge.weight, values[knowledge.weight])
         return *encoder.compact(values, dtype), y, weight
 
-    def _compacted(self, chunk: tuple[str, Any], network: Any, loss: Any) -> _Compact:
-        """The same, checked and as a network and a loss want them, on the host; without a loss only the features.
+    def _compacted(self, chunk: tuple[str, Any], spec: Spec) -> _Compact:
+        """The same, checked and as a network and a loss take them, on the host; without a loss only the features.
 
         Raises
         ------
@@ -539,23 +541,22 @@ class Stream:
         """
         place = resolve("numpy")
         with named(chunk[0]):
-            x, places, y, weight = self._raw(chunk, network.dtype)
+            x, places, y, weight = self._raw(chunk, spec.dtype)
             if self.encoder is None:
-                x = features(x, network, "x", place)
-            if loss is None:
+                x = features(x, spec, "x", place)
+            if spec.loss is None:
                 return x, places, np.zeros(len(x)), None
             if y is None:
                 raise TargetError("there is no target: name its column, or give y")
             y = y if self._map is None else self._map(y)
-            y = labelled(x, y, None, network, loss, "", place).y
-            return x, places, y, None if weight is None else _weights(weight, len(x), network.dtype)
+            y = labelled(x, y, None, spec, "", place).y
+            return x, places, y, None if weight is None else _weights(weight, len(x), spec.dtype)
 
-    def compacted(self, network: Any, loss: Any, groups: Iterable[int] | None = None,
-                  skip: int = 0) -> Iterator[_Compact]:
+    def compacted(self, spec: Spec, groups: Iterable[int] | None = None, skip: int = 0) -> Iterator[_Compact]:
         """The rows of some groups, all by default, but the first `skip` of them, a chunk at a time."""
         self.learn()
         for chunk in self._chunks(range(len(self.counts)) if groups is None else groups, skip):
-            yield self._compacted(chunk, network, loss)
+            yield self._compacted(chunk, spec)
 
     def expand(self, x: np.ndarray, places: np.ndarray | None, out: np.ndarray) -> None:
         """Numbers and places of categories -> features, out (n, inputs)."""
@@ -564,41 +565,46 @@ class Stream:
         else:
             self.encoder.expand(x, places, out)
 
-    def encoded(self, network: Any, loss: Any) -> Generator[Rows, None, None]:
-        """All rows with their features, on the host, a few MB of them at a time."""
-        most = max(1, _PART // (network.inputs * np.dtype(network.dtype).itemsize))
-        for chunk in self.compacted(network, loss):
+    def _parts(self, spec: Spec) -> Generator[Rows, None, None]:
+        most = max(1, _PART // (spec.inputs * np.dtype(spec.dtype).itemsize))
+        for chunk in self.compacted(spec):
             for start in range(0, len(chunk[0]), most):
                 x, places, y, weight = (None if a is None else a[start : start + most] for a in chunk)
                 assert x is not None
                 assert y is not None
-                yield self._rows((x, places, y, weight), network)
+                yield self._rows((x, places, y, weight), spec)
 
-    def _rows(self, compact: _Compact, network: Any) -> Rows:
+    def _rows(self, compact: _Compact, spec: Spec) -> Rows:
         x, places, y, weight = compact
         if places is not None:
-            dense = np.empty((len(x), network.inputs), network.dtype)
+            dense = np.empty((len(x), spec.inputs), spec.dtype)
             self.expand(x, places, dense)
-            x = features(dense, network, "x", resolve("numpy"))
-        return Rows(x, y, weight)
+            x = features(dense, spec, "x", resolve("numpy"))
+        return Rows(x, y, weight, on_host=True)
 
-    def first_compact(self, network: Any, loss: Any) -> _Compact:
+    def first_compact(self, spec: Spec) -> _Compact:
         """The first rows as they will come; a generator's are not lost."""
         if self.source.columns is None:
-            return self._compacted((self.source.groups[0].label, self.source.first()), network, loss)
-        return next(self.compacted(network, loss))
+            return self._compacted((self.source.groups[0].label, self.source.first()), spec)
+        return next(self.compacted(spec))
 
-    def first(self, network: Any, loss: Any) -> Rows:
+    def first(self, spec: Spec) -> Rows:
         """The same with their features, on the host."""
-        return self._rows(self.first_compact(network, loss), network)
+        return self._rows(self.first_compact(spec), spec)
 
-    def feed(self, network: Any, loss: Any, batch_size: int, seed: int, shuffle: bool) -> StreamFeed:
-        """What a training is fed with."""
-        return StreamFeed(self, network, loss, batch_size, seed, shuffle)
+    def feed(self, spec: Spec, batch_size: int, seed: int, shuffle: bool) -> StreamFeed:
+        """The batches of a training."""
+        self._check_inputs(spec)
+        return StreamFeed(self, spec, batch_size, seed, shuffle)
 
-    def held(self, network: Any, loss: Any) -> StreamHeld:
-        """These rows, to evaluate by."""
-        return StreamHeld(self, network, loss)
+    def parts(self, spec: Spec) -> Iterator[Rows]:
+        """The rows in their own order, on the host, a few MB of features at a time; a thread reads ahead."""
+        self._check_inputs(spec)
+        return prefetched(self._parts(spec))
+
+    def _check_inputs(self, spec: Spec) -> None:
+        if self.inputs != spec.inputs:
+            raise ShapeError(f"the stream has {self.inputs} features, and the network takes {spec.inputs}")
 
 
 def _weights(weight: Any, rows: int, dtype: str) -> np.ndarray:

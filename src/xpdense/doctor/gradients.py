@@ -212,7 +212,7 @@ def _check_copy(copy: Network, chosen: Loss, x: Any, y: Any, sample_weight: Any,
     rng = np.random.default_rng([seed, 3])
     x = rng.standard_normal((rows, copy.inputs)) if x is None else x
     y = chosen.sample_target(rng, len(x), copy.outputs) if y is None else y
-    data = prepared(x, y, sample_weight, copy, chosen)
+    data = prepared(x, y, sample_weight, copy.spec(chosen))
     start = copy.arena.to_host()
     params = {n: start[n] + 0.1 * rng.standard_normal(start[n].shape) for n in copy.params}  # no bias is exactly zero
 

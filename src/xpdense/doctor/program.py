@@ -17,9 +17,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .. import inference
 from ..backend import Array, backend_of, host
 from ..data.arrays import Rows, features, labelled
+from ..data.dataset import ArrayDataset
+from ..inference import logits
 from ..losses import Loss
 from ..network import Network
 from ..optimizers import Optimizer, OptimizerState
@@ -122,11 +123,12 @@ class NetworkProgram:
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         network = self.network
-        slices = (features(part, network) for part in inference.parts(network, np.asarray(x)))
-        return np.concatenate([host(self.chosen.link(network.ops.xp, z)) for z in inference.logits(network, slices)])
+        parts = ArrayDataset(np.asarray(x)).parts(network.spec())
+        return np.concatenate([host(self.chosen.link(network.ops.xp, z)) for _, z in logits(network, parts)])
 
     def _rows(self, x: np.ndarray, y: np.ndarray) -> Rows:
-        return labelled(features(x, self.network), y, None, self.network, self.chosen)
+        spec = self.network.spec(self.chosen)
+        return labelled(features(x, spec), y, None, spec)
 
     def loss(self, x: np.ndarray, y: np.ndarray) -> float:
         """Of a training pass, whose gradients `gradients` gives: a norm takes the batch's statistics."""

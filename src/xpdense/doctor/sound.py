@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..data.arrays import Batches, InMemory, prepared
+from ..data.arrays import Rows, prepared
+from ..data.feeding import Batches, InMemory
 from ..inference import outputs
 from ..layers import Dense
 from ..losses import BinaryCrossEntropy, Loss, Quantile, SoftmaxCrossEntropy, SquaredError
@@ -78,7 +79,7 @@ def learn(trials: Trials, x: np.ndarray, hidden: Sequence[int] = (64,), activati
         network = Network(layers, x.shape[1], "numpy", seed=seed)
         batches = Batches(len(take), 32, seed)
         with np.errstate(all="ignore"):
-            feed = InMemory(prepared(x[take], target[take], None, network, loss), batches)
+            feed = InMemory(prepared(x[take], target[take], None, network.spec(loss)), batches)
             Loop(network, feed, loss=loss, optimizer=Adam(Cosine(5e-3), weight_decay=1e-3),
                  epochs=-(-STEPS // len(batches))).train()
             skills.append(task.skill(_read(task, network, loss, x[held]), held))
@@ -99,7 +100,7 @@ def _target(task: Task) -> tuple[np.ndarray, Loss, int]:
 
 
 def _read(task: Task, network: Network, loss: Loss, x: np.ndarray) -> np.ndarray:
-    found = outputs(network, [np.ascontiguousarray(x, np.float32)], loss.link, network.backend)
+    found = outputs(network, [Rows(np.ascontiguousarray(x, np.float32), None, None)], loss.link, network.backend)
     predicted = np.asarray(found, np.float64)
     if task.classes:
         return predicted

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from typing import Any
-
 import numpy as np
 
 from ..backend import host
@@ -108,16 +105,11 @@ class Doctor(Callback):
 def _sample(run: Run, every: int) -> list[Rows]:
     """The training rows number 0, `every`, 2 * `every`, ..., in parts."""
     start, found = 0, list[Rows]()
-    for part in _parts(run):
+    for part in run.feed.parts():
         rows = slice(-start % every, None, every)
         found.append(Rows(part.x[rows, ...], part.y[rows, ...], None))
         start += part.count
     return found
-
-
-def _parts(run: Run) -> Iterator[Rows]:
-    held: Any = run.feed.held()
-    return iter([held]) if isinstance(held, Rows) else held.parts()
 
 
 def _constant_loss(run: Run) -> float:

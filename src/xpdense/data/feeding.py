@@ -1,25 +1,25 @@
-"""What a training on a stream is fed with: windows of its rows, made features by a thread that goes ahead of it.
+"""The batches of a training, from rows in memory and from rows that are read while they are used.
 
-A window holds rows as they are read: numbers, and for each column of categories which one it is. Its rows are shuffled,
-and made features in memory of the device, a piece at a time; batches are taken from there. Two windows and three pieces
-exist at any time, also while one epoch goes over into the next. Few rows are read once, and are one window.
+The window of a stream holds rows as they are read: numbers, and for each column of categories the number of the
+category. Its rows are shuffled, and a thread that reads ahead makes them features in memory of the device, a piece at a
+time; batches are taken from there. Two windows and three pieces exist at any time, also where one epoch follows
+another. Few rows are read once, and are one window.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, positive_int
-from .arrays import Feed, Rows, Window, stored
+from ..backend import host
+from ..errors import DataError, boolean, positive_int
+from ..spec import Spec
+from .arrays import Rows, stored
 from .prefetch import prefetched
 from .sources import CHUNK
-
-if TYPE_CHECKING:
-    from .stream import Stream
 
 _WINDOW = 2 * 2**20  # bytes of a window, but at least _ROWS rows in at most 16 times as many
 _ROWS = 8192
@@ -28,6 +28,108 @@ _PIECE = 2**20  # bytes of features in a piece
 _SLOTS = 3  # pieces: one that is trained on, one that waits, one that is being filled
 
 _ENDED: Any = object()
+
+
+class Batches:
+    """Row numbers in batches: the same order for the same seed and epoch, the last smaller batch included.
+
+    >>> batches = Batches(10, 4, seed=0)
+    >>> len(batches), sorted(batches.order(0).tolist())
+    (3, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
+    """
+
+    def __init__(self, rows: int, batch_size: int, seed: int, shuffle: bool = True) -> None:
+        self.rows, self.batch_size = rows, min(positive_int("batch_size", batch_size), rows)
+        self.seed, self.shuffle = seed, boolean("shuffle", shuffle)
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The rows of an epoch, int64 (rows,): its batches one after the other."""
+        if not self.shuffle:
+            return np.arange(self.rows)
+        return np.random.default_rng([self.seed, 1, epoch]).permutation(self.rows)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Some of an epoch's batches, one after the other.
+
+    Attributes
+    ----------
+    order : int64 array (n,)
+        Numbers of rows in the feed's `rows`: batches of its size, only the epoch's last one smaller.
+    weight : float64 array (n,) or None
+        Of those rows.
+    first : int
+        The step within the epoch that its first batch makes.
+    """
+
+    order: np.ndarray
+    weight: np.ndarray | None
+    first: int
+
+
+class Feed:
+    """The batches of a training: an epoch is a sequence of windows of rows.
+
+    Attributes
+    ----------
+    rows : Rows
+        What the row numbers of a window refer to; memory that stays where it is.
+    count, batch_size : int
+        Rows of an epoch, and of a batch.
+    shuffle : bool
+        Whether each epoch has an order of its own.
+    once : bool
+        Whether the rows can be read for one epoch only.
+    """
+
+    rows: Rows
+    count: int
+    batch_size: int
+    shuffle: bool
+    once = False
+
+    def __len__(self) -> int:
+        """Steps of an epoch."""
+        return -(-self.count // self.batch_size)
+
+    def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
+        """The windows of an epoch from step `start` on; each is valid until the next one is asked for."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """End the reading ahead; no more windows are needed."""
+
+    def parts(self) -> Iterator[Rows]:
+        """The same rows in bounded parts, in their own order, to evaluate by."""
+        raise NotImplementedError
+
+    def digest(self) -> str:
+        """A checksum that tells these rows from others."""
+        raise NotImplementedError
+
+
+class InMemory(Feed):
+    """Rows in memory: an epoch is one window."""
+
+    def __init__(self, rows: Rows, batches: Batches) -> None:
+        self.rows, self.batches, self.count, self.batch_size = rows, batches, rows.count, batches.batch_size
+        self.shuffle = batches.shuffle
+        self._weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
+
+    def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
+        order = self.batches.order(epoch)[start * self.batch_size :]
+        if len(order):
+            yield Window(order, None if self._weight is None else self._weight[order], start)
+
+    def parts(self) -> Iterator[Rows]:
+        return iter([self.rows])
+
+    def digest(self) -> str:
+        return self.rows.digest()
 
 
 @dataclass(frozen=True)
@@ -44,37 +146,35 @@ class _Piece:
 class StreamFeed(Feed):
     """Pieces of a stream's windows, made by a thread in memory of the device: slots of one buffer, used in turn."""
 
-    def __init__(self, stream: Stream, network: Any, loss: Any, batch_size: int, seed: int, shuffle: bool) -> None:
-        self.stream, self._network, self._loss = stream, network, loss
+    def __init__(self, stream: Any, spec: Spec, batch_size: int, seed: int, shuffle: bool) -> None:
+        self.stream, self._spec = stream, spec
         self.count, self._seed = stream.rows, seed
-        self.batch_size, self.shuffle = min(positive_int("batch_size", batch_size), self.count), shuffle
-        first = stream.first_compact(network, loss)  # says what is wrong before anything is done
-        item = np.dtype(network.ops.dtype if network.ops.dtype != "bfloat16" else "float16").itemsize
+        self.batch_size = min(positive_int("batch_size", batch_size), self.count)
+        self.shuffle = boolean("shuffle", shuffle)
+        first = stream.first_compact(spec)  # says what is wrong before anything is done
+        item = np.dtype(spec.storage if spec.storage != "bfloat16" else "float16").itemsize
         row = sum(array[:1].nbytes for array in first if array is not None)
         self._whole = stream.window is None and self.count * row <= _WHOLE
+        self.once = stream.source.readable_once and not self._whole
         shuffled = max(_WINDOW // row, min(_ROWS, 16 * _WINDOW // row))
         self._window = self._batches(stream.window or (self.count if self._whole else shuffled))
-        self._piece = min(self._batches(_PIECE // (network.inputs * item)), self._window)
+        self._piece = min(self._batches(_PIECE // (spec.inputs * item)), self._window)
         self._pools = [tuple(None if a is None else np.zeros((self._window, *a.shape[1:]), a.dtype) for a in first)
                        for _ in range(1 if self._whole else 2)]
-        backend, slots = network.backend, _SLOTS * self._piece
-        self.rows = Rows(backend.zeros((slots, network.inputs), network.ops.dtype),
+        backend, slots = spec.backend, _SLOTS * self._piece
+        self.rows = Rows(backend.zeros((slots, spec.inputs), spec.storage),
                          backend.zeros((slots, *first[2].shape[1:]), str(first[2].dtype)),
                          None if first[3] is None else backend.zeros((slots,), str(first[3].dtype)))
         self._pieces: Generator[_Piece, None, None] | None = None
         self._next = -1, -1  # the epoch and step whose piece comes next
 
-    @property
-    def once(self) -> bool:
-        """Whether there is one epoch only: the rows come from a generator, and are too many to be kept."""
-        return self.stream.source.readable_once and not self._whole
-
     def _batches(self, rows: int) -> int:
         """That many rows as a whole number of batches, at least one and at most those of an epoch."""
         return min(max(1, -(-rows // self.batch_size)), len(self)) * self.batch_size
 
-    def held(self) -> StreamHeld:
-        return self.stream.held(self._network, self._loss)
+    def parts(self) -> Iterator[Rows]:
+        parts: Iterator[Rows] = self.stream.parts(self._spec)
+        return parts
 
     def digest(self) -> str:
         return f"{self.stream.digest()} {self._window}"
@@ -131,13 +231,13 @@ class StreamFeed(Feed):
                 groups = np.random.default_rng([self._seed, 1, epoch]).permutation(len(groups))
             made = number * size
             at = 0
-            for chunk in self.stream.compacted(self._network, self._loss, groups.tolist(), made):
+            for chunk in self.stream.compacted(self._spec, groups.tolist(), made):
                 start, rows = 0, len(chunk[0])
                 while start < rows:
                     n = min(size - at, rows - start)
-                    for held, values in zip(self._pools[pool], chunk, strict=True):
-                        if held is not None and values is not None:
-                            held[at : at + n] = values[start : start + n]
+                    for waiting, values in zip(self._pools[pool], chunk, strict=True):
+                        if waiting is not None and values is not None:
+                            waiting[at : at + n] = values[start : start + n]
                     at, start, made = at + n, start + n, made + n
                     if at == size or made == self.count:
                         yield epoch, number, at
@@ -157,37 +257,18 @@ class StreamFeed(Feed):
         x, places, y, weight = (None if a is None else np.take(a, order, axis=0) for a in self._pools[pool])
         assert x is not None
         assert y is not None
-        backend, place = self._network.backend, slice(slot * self._piece, slot * self._piece + len(order))
+        backend, place = self._spec.backend, slice(slot * self._piece, slot * self._piece + len(order))
         with backend.active(), backend.copying() as copied:
             if backend.on_host and backend.kind == "numpy":
                 self.stream.expand(x, places, self.rows.x[place, ...])
             else:
-                dense = x if places is None else np.empty((len(order), self._network.inputs), self._network.dtype)
+                dense = x if places is None else np.empty((len(order), self._spec.inputs), self._spec.dtype)
                 if places is not None:
                     self.stream.expand(x, places, dense)
                 narrow = self.rows.x.dtype
-                self.rows.x[place, ...] = self._network.ops.xp.astype(backend.from_host(dense), narrow, copy=False)
+                self.rows.x[place, ...] = backend.xp.astype(backend.from_host(dense), narrow, copy=False)
             self.rows.y[place, ...] = stored(y, backend)
             if weight is not None and self.rows.weight is not None:
                 self.rows.weight[place] = stored(weight, backend)
             copied()
         return _Piece(epoch, step, slot, len(order), None if weight is None else weight.astype(np.float64))
-
-
-@dataclass(frozen=True)
-class StreamHeld:
-    """A stream's rows in their own order, read ahead of whoever evaluates by them."""
-
-    stream: Stream
-    network: Any
-    loss: Any
-
-    @property
-    def count(self) -> int:
-        return self.stream.rows
-
-    def parts(self) -> Iterator[Rows]:
-        return prefetched(self.stream.encoded(self.network, self.loss))
-
-    def digest(self) -> str:
-        return self.stream.digest()
