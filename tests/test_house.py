@@ -15,7 +15,7 @@ FLOORS = [
     ["ops", "comm"],
     ["activations", "initializers", "schedules", "arena"],
     ["layers", "network", "losses", "optimizers"],
-    ["plots", "data", "metrics", "history", "checkpoint", "predictions", "callbacks", "durable", "training", "doctor",
+    ["plots", "checkpoint", "data", "metrics", "history", "callbacks", "durable", "training", "doctor",
      "model"],
     ["estimators"],
     ["runs", "cli"],

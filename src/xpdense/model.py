@@ -14,7 +14,9 @@ from .backend import Array, Backend, backend_of, host, resolve
 from .callbacks import Callback, as_callbacks
 from .comm import Solo
 from .data.arrays import Batches, Held, InMemory, Rows, features, labelled, prepared, shaped, stored
+from .data.preprocessing import Preprocessing
 from .data.stream import Stream
+from .data.writing import write_predictions
 from .durable import Checkpoint, identify, resumed
 from .errors import (
     DivergenceError,
@@ -35,7 +37,6 @@ from .metrics import Metric, as_metrics
 from .network import Network, declared_by
 from .ops import check_choice
 from .optimizers import Optimizer, as_optimizer
-from .predictions import write_predictions
 
 _STEPS = 5000  # optimizer steps of a training whose number of epochs is not said
 
@@ -70,8 +71,10 @@ class DenseNetwork(Network):
         Views, by names such as "0.weight".
     loss : Loss or None
         The loss of the last training, which `predict` and `evaluate` use.
+    preprocessing : Preprocessing or None
+        The encoders of the table that the network was last trained on; None if it was trained on arrays only.
     extra : dict
-        Whatever was saved along with the model.
+        The user's own entries, which are saved with the model.
 
     Examples
     --------
@@ -87,6 +90,7 @@ class DenseNetwork(Network):
                  seed: int = 0, precision: str = "full", ops: str = "auto") -> None:
         super().__init__(layers, inputs, backend, dtype, seed, precision, ops)
         self.loss: Loss | None = None
+        self.preprocessing: Preprocessing | None = None
         self.extra: dict[str, Any] = {}
 
     # --- training ----------------------------------------------------------------------------------------------
@@ -103,8 +107,8 @@ class DenseNetwork(Network):
         ----------
         x : array (n, inputs), or a Stream
             Of any namespace, or what NumPy makes an array of; or data that are read when they are needed, see
-            `xpdense.data.open`, which bring their own y and weights. What a stream has learnt of a table's columns
-            goes to `extra`, so that a saved model can predict from such tables.
+            `xpdense.data.open`, which bring their own y and weights. The encoders of a table's columns and
+            target become the member `preprocessing`, so that a saved model can predict from such tables.
         y : array
             (n, outputs); (n,) where there is one output; class numbers (n,) for softmax_cross_entropy.
         loss : str or Loss
@@ -192,7 +196,7 @@ class DenseNetwork(Network):
                 feed = x.feed(self, chosen, batch_size, self.seed, shuffle)
                 if feed.once and (epochs or 2) > 1:
                     raise ParameterError("a generator can be read once: pass a function that makes it, or epochs=1")
-                self.extra = {**self.extra, **x.to_dict()}
+                self.preprocessing = x.preprocessing or self.preprocessing
             else:
                 rows = prepared(x, y, sample_weight, self, chosen)
                 if held_out is None and fraction is not None:
@@ -359,9 +363,15 @@ class DenseNetwork(Network):
             except TypeError as error:
                 raise ParameterError(f"{type(layer).__name__} could not be made again from its public attributes: "
                                      f"{error}; begin the names of others with an underscore") from error
+        state = {} if self.preprocessing is None else self.preprocessing.to_dict()
+        taken = sorted(state.keys() & self.extra.keys())
+        if taken:
+            raise ParameterError(f"extra must not hold {taken[0]!r}: the model file keeps the network's preprocessing "
+                                 f"under that name")
         return {
             "layers": [to_config(layer) for layer in self.layers], "inputs": self.inputs, "dtype": self.dtype,
-            "seed": self.seed, "loss": None if self.loss is None else self.loss.config(), "extra": self.extra,
+            "seed": self.seed, "loss": None if self.loss is None else self.loss.config(),
+            "extra": {**self.extra, **state},
         }
 
     # --- showing -----------------------------------------------------------------------------------------------
@@ -418,7 +428,7 @@ def load(path: str | Path, *, backend: str = "auto", precision: str = "full", op
             network.loss = own if isinstance(own, Loss) else own(**arguments)
         else:
             network.loss = None if saved is None else as_loss(saved)
-        network.extra = dict(config.get("extra", {}))
+        network.preprocessing, network.extra = Preprocessing.split(dict(config.get("extra", {})))
     except UnknownNameError as error:
         raise ModelFileError(f"{path} holds something of its author's own: {error} Pass it as load(path, "
                              f"custom={{name: it}}).") from error

@@ -71,7 +71,7 @@ def begin(estimator: Any, X: Stream, y: Any, sample_weight: Any, validation: tup
 def _targets(estimator: Any, X: Stream, first: bool) -> Callable[[Any], Any]:
     """Sets what `fit` learns of the targets; the way from the stream's to those that the loss takes."""
     if not is_classifier(estimator):
-        if X.goal is not None and X.goal.classes and any(isinstance(label, str) for label in X.goal.classes):
+        if X.goal is not None and X.goal.is_text:
             raise TargetError(f"the target {X.goal.column!r} holds text, and a regressor needs numbers")
         if first:
             estimator._encode(np.zeros(1) if X.goal is not None else X.first_target(), True, False, None)
