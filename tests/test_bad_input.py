@@ -670,7 +670,7 @@ def resume(folder: str, **changes: Any) -> Act:
 
 STREAMS = [
     Case("open-missing", stream("nowhere.parquet"), FileFormatError, "no file or folder"),
-    Case("open-ending", stream("a_file"), FileFormatError, "ending that says nothing"),
+    Case("open-ending", stream("a_file"), FileFormatError, "unsupported file extension"),
     Case("open-empty-folder", stream("empty"), FileFormatError, "holds no Parquet files", "pyarrow"),
     Case("open-broken-parquet", stream("broken.parquet"), FileFormatError, "cannot be read as Parquet", "pyarrow"),
     Case("open-ragged-csv", stream("ragged.csv"), FileFormatError, "line 4", "pandas"),

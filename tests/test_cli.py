@@ -148,17 +148,17 @@ def test_the_same_seed_makes_the_same_model():
 
 
 def test_only_training_rows_teach_the_encoder_and_the_target_scale():
-    from xpdense.data.datasets import split
+    from xpdense.data.datasets import stratified_split
 
     frame = people().drop(columns=["label", "visits"])
     frame.to_csv("p.csv", index=False)
     run("train", "p.csv", "--target", "price", "--epochs", 1, "--out", "p")
-    kept, _, _ = split(np.arange(len(frame)), 0.2, None, 0, "")
-    kept, _, _ = split(kept, 0.1, None, 0, "")
-    extra = xd.load("p/model").extra
-    assert extra["mean"] == pytest.approx(frame.price[kept].mean())
-    assert extra["table"]["columns"][0]["mean"] == pytest.approx(frame.age[kept].mean())
-    assert extra["mean"] != pytest.approx(frame.price.mean())
+    kept, _, _ = stratified_split(np.arange(len(frame)), 0.2, None, 0, "")
+    kept, _, _ = stratified_split(kept, 0.1, None, 0, "")
+    found = xd.load("p/model").preprocessing
+    assert found.target.mean == pytest.approx(frame.price[kept].mean())
+    assert found.table.columns[0].mean == pytest.approx(frame.age[kept].mean())
+    assert found.target.mean != pytest.approx(frame.price.mean())
 
 
 def test_without_a_test_set_the_score_is_of_the_training_rows_and_says_so():
@@ -257,8 +257,8 @@ def test_a_quantity_is_predicted_in_its_own_units(shared):
 
 
 def test_counts_are_not_standardised_for_poisson(shared):
-    extra = xd.load(shared["visits"] / "model").extra
-    assert (extra["mean"], extra["scale"]) == (0.0, 1.0)
+    target = xd.load(shared["visits"] / "model").preprocessing.target
+    assert (target.mean, target.scale) == (0.0, 1.0)
     frame = predictions(run("predict", shared["visits"], shared["table"]).stdout)
     assert (frame.prediction > 0).all()
     assert frame.prediction.mean() == pytest.approx(people().visits.mean(), rel=0.2)
@@ -359,7 +359,7 @@ def test_what_is_no_model_of_a_table_is_refused(command, shared):
     network = xd.load(shared["label"] / "model")
     for key, value in (("table", {}), ("task", "regression"), ("classes", ["a", "b", "c"])):
         damaged = xd.load(shared["label"] / "model")
-        damaged.extra = network.extra | {key: value}
+        damaged.extra, damaged.preprocessing = network.preprocessing.to_dict() | {key: value}, None
         damaged.save("damaged")
         refused(command, "damaged", shared["table"])
 

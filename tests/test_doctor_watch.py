@@ -10,7 +10,8 @@ import pytest
 
 import xpdense as xd
 import xpdense.doctor.watch
-from xpdense.data.arrays import Batches, InMemory, prepared
+from xpdense.data.arrays import prepared
+from xpdense.data.feeding import Batches, InMemory
 from xpdense.doctor.watch import _constant_loss
 from xpdense.errors import DoctorWarning
 from xpdense.losses import as_loss
@@ -59,7 +60,7 @@ def test_it_is_examined_from_the_weights_before_the_fit(digits):
 
 def test_a_layer_that_stays_as_it_was_is_a_signal(digits):
     net, chosen = network(), as_loss("softmax_cross_entropy")
-    rows = prepared(*digits, None, net, chosen)
+    rows = prepared(*digits, None, net.spec(chosen))
     feed, doctor = InMemory(rows, Batches(600, 32, 0)), xd.Doctor()
     run = Loop(net, feed, loss=chosen, optimizer=xd.SGD(0.1), epochs=2).run
     doctor.on_train_begin(run)
@@ -134,7 +135,7 @@ def test_where_the_doctor_fails_the_error_of_the_training_is_raised(monkeypatch)
     ("absolute_error", np.arange(120.0).reshape(40, 3))])
 def test_no_other_constant_has_a_lower_loss(loss, target):
     chosen, net = as_loss(loss), xd.DenseNetwork([xd.Dense(3)], inputs=2, dtype="float64")
-    rows = prepared(np.zeros((40, 2)), target, None, net, chosen)
+    rows = prepared(np.zeros((40, 2)), target, None, net.spec(chosen))
     feed = InMemory(rows, Batches(40, 8, 0))
     best = _constant_loss(Loop(net, feed, loss=chosen, optimizer=xd.SGD(0.1), epochs=1).run)
     rng, y = np.random.default_rng(0), np.asarray(rows.y)

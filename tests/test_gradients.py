@@ -122,7 +122,7 @@ def gradients(backend: str, activation: str, loss: xd.Loss, weight: np.ndarray |
     network = Network(every_layer(activation), 2, backend, "float64", SEED)
     rng = np.random.default_rng(SEED)
     y = loss.sample_target(rng, ROWS, OUTPUTS)
-    rows = prepared(rng.standard_normal((ROWS, 2)), y, weight, network, loss)
+    rows = prepared(rng.standard_normal((ROWS, 2)), y, weight, network.spec(loss))
     value, dz = loss(network.ops, network.forward(rows.x, train=True), rows.y, rows.weight)
     network.backward(dz)
     found = {name: np.array(network.backend.to_host(g)) for name, g in network.grads.items()}
@@ -145,7 +145,7 @@ def test_backward_overwrites_what_was_there(backend: str) -> None:
     loss, rng = as_loss("squared_error"), np.random.default_rng(SEED)
     found = []
     for rows in (ROWS, 2 * ROWS, ROWS):  # another batch size between two of the same
-        data = prepared(rng.standard_normal((rows, 2)), rng.standard_normal((rows, OUTPUTS)), None, network, loss)
+        data = prepared(rng.standard_normal((rows, 2)), rng.standard_normal((rows, OUTPUTS)), None, network.spec(loss))
         if not found:
             first = data
         data = first if rows == ROWS else data

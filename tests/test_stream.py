@@ -17,11 +17,11 @@ import pytest
 from replaying import bits
 
 import xpdense as xd
+from xpdense.data.csv import CsvSource
 from xpdense.data.datasets import read
+from xpdense.data.feeding import StreamFeed
 from xpdense.data.prefetch import prefetched
-from xpdense.data.sources import CsvSource
 from xpdense.data.table import TableEncoder
-from xpdense.data.windows import StreamFeed
 from xpdense.losses import as_loss
 
 pandas = pytest.importorskip("pandas")
@@ -89,7 +89,7 @@ def epochs_of(data: xd.data.Stream, *epochs: int, shuffle: bool = True, batch_si
               seed: int = 5) -> list[np.ndarray]:
     """The targets, in the order in which they are trained on, of some epochs."""
     net = network(data)
-    feed = StreamFeed(data, net, as_loss("squared_error"), batch_size, seed, shuffle)
+    feed = StreamFeed(data, net.spec(as_loss("squared_error")), batch_size, seed, shuffle)
     found = []
     for epoch in epochs:
         rows, step = [], 0
@@ -129,7 +129,7 @@ def test_an_epoch_goes_on_from_any_step(window: int | None, start: int, shelf: P
     data.window = window
     net = network(data)
     whole = epochs_of(data, 3)[0]
-    feed = StreamFeed(data, net, as_loss("squared_error"), 16, 5, True)
+    feed = StreamFeed(data, net.spec(as_loss("squared_error")), 16, 5, True)
     rest = [np.asarray(feed.rows.y)[w.order].ravel().copy() for w in feed.windows(3, start)]
     feed.close()
     assert np.array_equal(np.concatenate(rest), whole[start * 16 :])
@@ -242,19 +242,19 @@ def test_more_categories_than_are_counted_keep_the_frequent_ones(monkeypatch: py
     from xpdense.data import table as module
 
     monkeypatch.setattr(module, "_MOST_COUNTED", 200)
-    lesson = module.Lesson("c", "text")
+    statistics = module.ColumnStatistics("c", "text")
     for i in range(50):
         rare = [f"rare {i} {k}" for k in range(40)]
-        lesson.add(pandas.Series(["often"] * 20 + ["common"] * 10 + rare))
-    column, notes = lesson.learnt()
+        statistics.add(pandas.Series(["often"] * 20 + ["common"] * 10 + rare))
+    column, notes = statistics.encoder()
     assert isinstance(column, module.Category)
     assert {"often", "common"} <= set(column.categories)
-    assert len(lesson.counts) <= 240
+    assert len(statistics.counts) <= 240
     assert "more than" in notes[0]
-    identifier = module.Lesson("id", "text")
+    identifier = module.ColumnStatistics("id", "text")
     for i in range(50):
         identifier.add(pandas.Series([f"{i} {k}" for k in range(40)]))
-    assert identifier.learnt()[0] is None
+    assert identifier.encoder()[0] is None
 
 
 @pytest.mark.parametrize("text", [
@@ -265,9 +265,9 @@ def test_more_categories_than_are_counted_keep_the_frequent_ones(monkeypatch: py
 ])
 def test_a_csv_file_is_read_as_the_whole_file_would_be(text: str, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpdense.data import sources
+    from xpdense.data import csv
 
-    monkeypatch.setattr(sources, "GROUP", 2)
+    monkeypatch.setattr(csv, "GROUP", 2)
     path = tmp_path / "t.csv"
     path.write_bytes(text.encode())
     data, frame = xd.data.open(path, "y"), read(str(path)).frame
@@ -278,9 +278,9 @@ def test_a_csv_file_is_read_as_the_whole_file_would_be(text: str, tmp_path: Path
 
 
 def test_a_column_that_turns_to_text_late_is_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpdense.data import sources
+    from xpdense.data import csv
 
-    monkeypatch.setattr(sources, "GROUP", 2)
+    monkeypatch.setattr(csv, "GROUP", 2)
     path = tmp_path / "t.csv"
     path.write_text("a,y\n1,0\n2,1\n1,0\nmany,1\n")
     assert xd.data.open(path, "y").features == ["a=1", "a=2", "a=many"]
@@ -408,7 +408,7 @@ def test_batches_that_are_fewer_than_said_are_an_error() -> None:
 
 
 @pytest.mark.parametrize(("batch", "match"), [
-    ("text", "is no .x, y."), ((X[:5],) * 4, "is no .x, y."), ((X[:5], Y[:4]), "rows"),
+    ("text", "is not .x, y."), ((X[:5],) * 4, "is not .x, y."), ((X[:5], Y[:4]), "rows"),
     ((X[:5].astype(str), Y[:5]), "text"), ((np.full((5, 3), np.nan), Y[:5]), "holds nan"),
     ((X[:5, :2], Y[:5]), "takes 3"), ((X[:5], Y[:5], -np.ones(5)), "negative"),
 ])
@@ -577,9 +577,9 @@ def test_what_does_not_go_with_a_stream_is_said(options: Any, fit: Any, match: s
 
 
 def test_csv_groups_lie_where_the_index_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpdense.data import sources
+    from xpdense.data import csv
 
-    monkeypatch.setattr(sources, "GROUP", 3)
+    monkeypatch.setattr(csv, "GROUP", 3)
     path = tmp_path / "t.csv"
     path.write_text("a,b\n" + "".join(f'{i},"x\n{i}"\n' for i in range(10)))
     source = CsvSource(path)

@@ -11,7 +11,7 @@ import pytest
 
 from xpdense.data import datasets, table, target
 from xpdense.data.table import TableEncoder
-from xpdense.data.target import Target
+from xpdense.data.target import TargetEncoder
 from xpdense.errors import (
     ArrayTypeError,
     DataError,
@@ -163,23 +163,23 @@ def test_a_damaged_encoder_is_refused(people, damage):
     (pd.Categorical(["u", "v", "u"]), "binary"),
 ])
 def test_a_target_tells_its_task(values, task):
-    assert Target.infer("y", pd.Series(values)).task == task
+    assert TargetEncoder.infer("y", pd.Series(values)).task == task
 
 
 @pytest.mark.parametrize("values", [["b", "a", "b"], [7, 3, 7], [True, False, True], [1.5, 0.5, 1.5]])
 def test_labels_come_out_as_they_went_in(values):
     series = pd.Series(values)
-    target = Target.infer("y", series, "binary")
+    target = TargetEncoder.infer("y", series, "binary")
     numbers = target.encode(series)
     assert list(target.classes) == sorted(set(values))
     assert target.decoded(np.eye(2)[numbers]) == values  # softmax, two outputs
     assert target.decoded(numbers[:, None].astype(float)) == values  # one output
-    assert Target.from_dict(json.loads(json.dumps(target.to_dict()))) == target
+    assert TargetEncoder.from_dict(json.loads(json.dumps(target.to_dict()))) == target
 
 
 def test_a_regression_comes_back_in_its_own_units():
     series = pd.Series([10.5, 20.0, 33.0])
-    target = Target.infer("y", series)
+    target = TargetEncoder.infer("y", series)
     values = target.encode(series)
     target = target.standardised(values[:2])
     assert (target.mean, target.scale) == (15.25, 4.75)
@@ -187,7 +187,7 @@ def test_a_regression_comes_back_in_its_own_units():
 
 
 def test_probabilities_have_a_column_per_class():
-    target = Target("y", "binary", ("no", "yes"))
+    target = TargetEncoder("y", "binary", ("no", "yes"))
     np.testing.assert_allclose(target.probabilities(np.array([[0.25]])), [[0.75, 0.25]])
 
 
@@ -198,11 +198,11 @@ def test_probabilities_have_a_column_per_class():
 ])
 def test_a_target_that_cannot_serve_is_refused(values, task, message):
     with pytest.raises(TargetError, match=message):
-        Target.infer("y", pd.Series(values), task)
+        TargetEncoder.infer("y", pd.Series(values), task)
 
 
 def test_a_label_that_the_model_does_not_know_is_named():
-    target = Target.infer("y", pd.Series(["a", "b"]))
+    target = TargetEncoder.infer("y", pd.Series(["a", "b"]))
     with pytest.raises(TargetError, match=r"'c'.*a, b"):
         target.encode(pd.Series(["a", "c"]))
 
@@ -211,7 +211,7 @@ def test_a_label_that_the_model_does_not_know_is_named():
                                     {"classes": [["a"], ["b"]]}, {"target": 1}, {"mean": None}, {"classes": 5}])
 def test_a_damaged_target_is_refused(damage):
     with pytest.raises(ModelFileError, match="damaged"):
-        Target.from_dict(Target("y", "binary", ("a", "b")).to_dict() | damage)
+        TargetEncoder.from_dict(TargetEncoder("y", "binary", ("a", "b")).to_dict() | damage)
 
 
 def test_a_loss_must_fit_the_task():
@@ -267,7 +267,7 @@ def test_every_kind_of_file_gives_the_same_table(tmp_path, name):
     ("a.csv", "a;y\n1;0\n", "separate columns by commas"), ("a.csv", "a,y\né,1\n".encode("latin-1"), "not UTF-8"),
     ("a.csv", "a,y\n1,0\n".encode("utf-16-le"), "zero bytes"), ("a.csv", bytes(range(256)), "a.csv"),
     ("a.csv.gz", gzip.compress(b"a,y\n1,0\n", mtime=0)[:-6], "damaged gzip"), ("a.parquet", b"PAR1junkPAR1", "Parquet"),
-    ("a.npz", b"junk", "not an npz"), ("a.txt", "a,y\n", "ending"),
+    ("a.npz", b"junk", "not an npz"), ("a.txt", "a,y\n", "unsupported file extension"),
 ])
 def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
     with pytest.raises(FileFormatError, match=message):
@@ -275,7 +275,7 @@ def test_a_file_that_cannot_be_read_says_why(tmp_path, name, content, message):
 
 
 def test_a_folder_is_no_file(tmp_path):
-    with pytest.raises(FileFormatError, match="folder"):
+    with pytest.raises(FileFormatError, match="holds no Parquet files"):
         datasets.read(str(tmp_path))
 
 
@@ -328,21 +328,21 @@ def test_npz_arrays_that_cannot_serve_are_refused_and_never_unpickled(tmp_path, 
 
 def test_a_split_keeps_every_row_once_and_the_share_of_each_class():
     classes = np.repeat([0, 1], [80, 20])
-    kept, out, stratified = datasets.split(np.arange(100), 0.2, classes, 0, "test")
+    kept, out, stratified = datasets.stratified_split(np.arange(100), 0.2, classes, 0, "test")
     assert stratified
     assert sorted([*kept, *out]) == list(range(100))
     assert classes[out].sum() == 4
-    np.testing.assert_array_equal(out, datasets.split(np.arange(100), 0.2, classes, 0, "test")[1])
-    assert not np.array_equal(out, datasets.split(np.arange(100), 0.2, classes, 2**40 + 1, "test")[1])
+    np.testing.assert_array_equal(out, datasets.stratified_split(np.arange(100), 0.2, classes, 0, "test")[1])
+    assert not np.array_equal(out, datasets.stratified_split(np.arange(100), 0.2, classes, 2**40 + 1, "test")[1])
 
 
 def test_a_class_of_one_row_is_split_without_regard_to_classes():
-    assert not datasets.split(np.arange(10), 0.2, np.array([0] * 9 + [1]), 0, "test")[2]
+    assert not datasets.stratified_split(np.arange(10), 0.2, np.array([0] * 9 + [1]), 0, "test")[2]
 
 
 def test_a_split_that_would_leave_nothing_is_refused():
     with pytest.raises(DataError, match="1 row cannot be split"):
-        datasets.split(np.arange(1), 0.2, None, 0, "test")
+        datasets.stratified_split(np.arange(1), 0.2, None, 0, "test")
 
 
 def test_many_categories_in_several_columns_each_have_a_feature_of_their_own():

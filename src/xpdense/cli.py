@@ -38,9 +38,8 @@ except ImportError as error:  # the script is installed with the package, these 
 if TYPE_CHECKING:
     from .callbacks import Callback, Run
     from .data.datasets import Table
+    from .data.preprocessing import Preprocessing
     from .data.stream import Stream
-    from .data.table import TableEncoder
-    from .data.target import Target
     from .doctor.diagnosis import Diagnosis
     from .model import DenseNetwork
     from .runs import Plan
@@ -349,10 +348,11 @@ def predict(
     stream: _Stream = None,
 ) -> None:
     """Predict the target for each row of DATA, as CSV, or as Parquet where FILE ends so."""
-    from .predictions import write_predictions
+    from .data.writing import write_predictions
     from .runs import streamed
 
-    network, encoder, goal = _load(model, backend)
+    network, found = _load(model, backend)
+    goal = found.target
     if proba and not goal.classes:
         raise ParameterError(f"--proba needs classes, and {goal.column!r} is a quantity: leave it out")
     if out is not None:
@@ -360,8 +360,8 @@ def predict(
     if streamed(data, stream):
         rows = write_predictions(out, network.predict_parts(_stream_for(network, data)), goal, proba)
     else:
-        table = _read_for(encoder, goal, data, needs_target=False)
-        prediction = np.asarray(network.predict(encoder.transform(table.frame, network.dtype)))
+        table = _read_for(found, data, needs_target=False)
+        prediction = np.asarray(network.predict(found.table.transform(table.frame, network.dtype)))
         rows = write_predictions(out, [prediction], goal, proba)
     if out is not None:
         print(f"wrote {_many(rows, 'prediction')} to {out}", file=sys.stderr)
@@ -370,13 +370,13 @@ def predict(
 @app.command()
 def evaluate(model: _Model, data: _Data, backend: _BackendName = "auto", stream: _Stream = None) -> None:
     """Score a model on DATA, which has the target's column."""
-    from .data.datasets import named
+    from .data.datasets import data_name
     from .runs import scores_of, streamed
 
-    network, encoder, goal = _load(model, backend)
-    loss = network.loss
+    network, found = _load(model, backend)
+    loss, goal = network.loss, found.target
     assert loss is not None  # _load has seen to it
-    name = named(data)
+    name = data_name(data)
     if streamed(data, stream):
         rows = _stream_for(network, data)
         if not rows.has_target:
@@ -384,14 +384,14 @@ def evaluate(model: _Model, data: _Data, backend: _BackendName = "auto", stream:
         y, prediction = rows.targets(), np.asarray(network.predict(rows))
         scores = {"loss": network.evaluate(rows)["loss"]}
     else:
-        table = _read_for(encoder, goal, data, needs_target=True)
+        table = _read_for(found, data, needs_target=True)
         if goal.column not in table.frame.columns:
             raise DataError(_NO_TARGET.format(name=name, column=goal.column))
-        x, y = encoder.transform(table.frame, network.dtype), goal.encode(table.frame[table.column(goal.column)])
+        x, y = found.table.transform(table.frame, network.dtype), goal.encode(table.frame[table.column(goal.column)])
         prediction = np.asarray(network.predict(x))
         scores = {"loss": network.evaluate(x, goal.scaled(y))["loss"]}
     scores |= scores_of(goal, loss, y, prediction)
-    known = ", those that it was trained on among them" if data == network.extra.get("data") else ""
+    known = ", those that it was trained on among them" if data == found.data_name else ""
     title = f"{goal.task} of {goal.column!r}, {_many(len(y), 'row')} of {name}{known}"
     _print_grid(title, ["score", "value"], [[name, _shown(value)] for name, value in scores.items()])
     if goal.scale != 1.0 or goal.mean != 0.0:
@@ -411,31 +411,30 @@ def backends() -> None:
     _print_grid("", ["backend", "available", "version", "device", "ops", "replays", "note"], cells, whole=6)
 
 
-def _load(path: Path, backend: str) -> tuple[DenseNetwork, TableEncoder, Target]:
-    """The network of a run's folder, or of its model folder, with the table and target that it was trained on."""
-    from .data.table import TableEncoder
-    from .data.target import TASKS, Target
+def _load(path: Path, backend: str) -> tuple[DenseNetwork, Preprocessing]:
+    """The network of a run's folder, or of its model folder, with the encoders of its table."""
+    from .data.target import TASKS
     from .model import load
 
     if not path.is_dir():
         raise ModelFileError(f"there is no folder {path}: name that of a run, or of the model in it")
     inside = path / "model"
     network = load(inside if (inside / "model.json").exists() else path, backend=backend)
-    if "table" not in network.extra:
+    found = network.preprocessing
+    if found is None:
         raise ModelFileError(f"{path} does not say what table it was trained on: it was not made by `xpdense train`; "
                              f"use xpdense.load(...).predict(x)")
-    encoder, goal = TableEncoder.from_dict(network.extra["table"]), Target.from_dict(network.extra)
-    loss = network.loss.name if network.loss else None
-    if loss not in TASKS[goal.task] or (len(encoder.features), goal.outputs(loss)) != (network.inputs, network.outputs):
+    loss, widths = network.loss.name if network.loss else "", (network.inputs, network.outputs)
+    if loss not in TASKS[found.target.task] or (len(found.table.features), found.target.outputs(loss)) != widths:
         raise ModelFileError(f"the network in {path} does not fit the table and target that are saved with it")
-    return network, encoder, goal
+    return network, found
 
 
-def _read_for(encoder: TableEncoder, goal: Target, data: str, needs_target: bool) -> Table:
+def _read_for(found: Preprocessing, data: str, needs_target: bool) -> Table:
     from .data.datasets import read
 
-    text = [*encoder.text, *([goal.column] if any(isinstance(label, str) for label in goal.classes) else [])]
-    return read(data, text=text, columns=encoder.inputs, target=goal.column, needs_target=needs_target)
+    return read(data, text=found.text, columns=found.table.inputs, target=found.target.column,
+                needs_target=needs_target)
 
 
 def _stream_for(network: DenseNetwork, data: str) -> Stream:
@@ -445,7 +444,7 @@ def _stream_for(network: DenseNetwork, data: str) -> Stream:
 
 
 def _check_file(out: Path, data: str) -> None:
-    from .predictions import check_file
+    from .data.writing import check_file
 
     if out.exists() and Path(data).exists() and out.samefile(data):
         raise OutputError(f"{out} is the data: name another file")

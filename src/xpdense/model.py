@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,7 @@ from .callbacks import Callback, as_callbacks
 from .checkpointing import Checkpoint, identify, resumed
 from .data.dataset import ArrayDataset, Dataset, as_dataset, is_dataset, place_of
 from .data.preprocessing import Preprocessing
-from .checkpointing import Checkpoint, identify, resumed
-from .data.arrays import Batches, Held, InMemory, Rows, features, labelled, prepared, shaped, stored
-from .data.stream import Stream
+from .data.writing import write_predictions
 from .errors import (
     DivergenceError,
     MemoryLimitError,
@@ -38,7 +37,6 @@ from .metrics import Metric, as_metrics, check_metrics
 from .network import Network, declared_by
 from .ops import check_choice
 from .optimizers import Optimizer, as_optimizer
-from .data.writing import write_predictions
 from .spec import Spec
 from .training import Loop
 
@@ -85,8 +83,10 @@ class DenseNetwork(Network):
         Views, by names such as "0.weight".
     loss : Loss or None
         The loss of the last training, which `predict` and `evaluate` use.
+    preprocessing : Preprocessing or None
+        The encoders of the table that the network was last trained on; None if it was trained on arrays only.
     extra : dict
-        Whatever was saved along with the model.
+        The user's own entries, which are saved with the model.
 
     Examples
     --------
@@ -102,6 +102,7 @@ class DenseNetwork(Network):
                  seed: int = 0, precision: str = "full", ops: str = "auto") -> None:
         super().__init__(layers, inputs, backend, dtype, seed, precision, ops)
         self.loss: Loss | None = None
+        self.preprocessing: Preprocessing | None = None
         self.extra: dict[str, Any] = {}
 
     # --- training ----------------------------------------------------------------------------------------------
@@ -118,8 +119,8 @@ class DenseNetwork(Network):
         ----------
         x : array (n, inputs), or a Stream
             Of any namespace, or what NumPy makes an array of; or data that are read when they are needed, see
-            `xpdense.data.open`, which bring their own y and weights. What a stream has learnt of a table's columns
-            goes to `extra`, so that a saved model can predict from such tables.
+            `xpdense.data.open`, which bring their own y and weights. The encoders of a table's columns and
+            target become the member `preprocessing`, so that a saved model can predict from such tables.
         y : array
             (n, outputs); (n,) where there is one output; class numbers (n,) for softmax_cross_entropy.
         loss : str or Loss
@@ -182,7 +183,8 @@ class DenseNetwork(Network):
             feed = training.feed(spec, batch_size, self.seed, shuffle)
             if feed.once and epochs != 1:
                 raise ParameterError("a generator can be read once: pass a function that makes it, or epochs=1")
-            check_metrics(metrics, loss, self.outputs, lambda: feed.parts() if held_out is None else held_out.parts(spec))
+            measured = feed.parts if held_out is None else partial(held_out.parts, spec)
+            check_metrics(metrics, loss, self.outputs, measured)
             epochs = epochs or default_epochs(len(feed))
             identity, state = dict[str, Any](), None
             if resume is not None or any(isinstance(callback, Checkpoint) for callback in callbacks):
@@ -217,7 +219,8 @@ class DenseNetwork(Network):
         if len(given) not in (2, 3):
             raise ParameterError(f"validation must be a fraction, (x, y) or (x, y, sample_weight), got a "
                                  f"{type(given).__name__} of {len(given)}")
-        arrays = ArrayDataset(*given, what="validation ")
+        x, y, *weight = given
+        arrays = ArrayDataset(x, y, weight[0] if weight else None, "validation ")
         arrays.prepare(spec)
         return arrays
 
@@ -304,10 +307,12 @@ class DenseNetwork(Network):
             The network has not been trained, and no loss is given.
         ParameterError, DataError, ArrayTypeError
         """
-        if loss is None and self.loss is None:
+        if loss is None:
+            loss = self.loss
+        if loss is None:
             raise NotFittedError("evaluate needs a loss: the network has not been trained; pass loss='squared_error' "
                                  "or another")
-        loss = as_loss(loss or self.loss)
+        loss = as_loss(loss)
         self._check_loss(loss)
         metrics, place = as_metrics(metrics, loss), self._place(x)
         if y is None and not is_dataset(x):
@@ -358,9 +363,15 @@ class DenseNetwork(Network):
             except TypeError as error:
                 raise ParameterError(f"{type(layer).__name__} could not be made again from its public attributes: "
                                      f"{error}; begin the names of others with an underscore") from error
+        state = {} if self.preprocessing is None else self.preprocessing.to_dict()
+        taken = sorted(state.keys() & self.extra.keys())
+        if taken:
+            raise ParameterError(f"extra must not hold {taken[0]!r}: the model file keeps the network's preprocessing "
+                                 f"under that name")
         return {
             "layers": [to_config(layer) for layer in self.layers], "inputs": self.inputs, "dtype": self.dtype,
-            "seed": self.seed, "loss": None if self.loss is None else self.loss.config(), "extra": self.extra,
+            "seed": self.seed, "loss": None if self.loss is None else self.loss.config(),
+            "extra": {**self.extra, **state},
         }
 
     # --- showing -----------------------------------------------------------------------------------------------
@@ -417,7 +428,7 @@ def load(path: str | Path, *, backend: str = "auto", precision: str = "full", op
             network.loss = own if isinstance(own, Loss) else own(**arguments)
         else:
             network.loss = None if saved is None else as_loss(saved)
-        network.extra = dict(config.get("extra", {}))
+        network.preprocessing, network.extra = Preprocessing.split(dict(config.get("extra", {})))
     except UnknownNameError as error:
         raise ModelFileError(f"{path} holds something of its author's own: {error} Pass it as load(path, "
                              f"custom={{name: it}}).") from error

@@ -17,10 +17,13 @@ import numpy as np
 from .activations import as_activation
 from .backend import DTYPES, resolve
 from .data import datasets
+from .data.csv import SEPARATORS
+from .data.parquet import SUFFIXES
+from .data.preprocessing import Preprocessing
 from .data.stream import Stream
 from .data.stream import open as open_stream
 from .data.table import TableEncoder
-from .data.target import Target, as_task, as_task_loss
+from .data.target import TargetEncoder, as_task, as_task_loss
 from .errors import (
     DataError,
     ModelFileError,
@@ -194,7 +197,7 @@ def streamed(data: str, wanted: bool | None) -> bool:
         It is wanted, and cannot be done.
     """
     path = Path(data)
-    possible = path.is_dir() or (path.is_file() and path.suffix.lower() in (*datasets.SEPARATORS, ".parquet", ".pq"))
+    possible = path.is_dir() or (path.is_file() and path.suffix.lower() in (*SEPARATORS, *SUFFIXES))
     if wanted is not None:
         if wanted and not possible:
             raise ParameterError(f"--stream reads .csv, .tsv and .parquet files and folders of .parquet files, and "
@@ -237,7 +240,7 @@ class Plan:
     rows: int
     columns: int
     encoder: TableEncoder
-    goal: Target
+    goal: TargetEncoder
     parts: dict[str, int]
     remark: str
     network: DenseNetwork
@@ -268,7 +271,7 @@ def planned(options: Options) -> Plan:
     table = datasets.read(options.data)
     column = table.column(options.target)
     values = table.frame[column]
-    goal = Target.infer(column, values, options.task and as_task(options.task))
+    goal = TargetEncoder.infer(column, values, options.task and as_task(options.task))
     loss = as_task_loss(goal.task, options.loss)
     y = goal.encode(values)  # (n,) class numbers or values
     if not goal.classes:
@@ -280,7 +283,7 @@ def planned(options: Options) -> Plan:
         goal = goal.standardised(y[rows.train])
     x, scaled, known = encoder.transform(columns, options.dtype), goal.scaled(y), y[rows.train]
     network = _network(options, x.shape[1], goal, loss, float(known.mean()))
-    network.extra = {"data": table.name, "table": encoder.to_dict(), **goal.to_dict()}
+    network.preprocessing = Preprocessing(encoder, goal, table.name)
     scored = rows.test if len(rows.test) else rows.train
     counts = {"training": len(rows.train)} if table.whole else \
         {"training": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
@@ -313,8 +316,7 @@ def _planned_stream(options: Options) -> Plan:
         assert goal is not None
     mean = train.target_moments[0]
     network = _network(options, train.inputs, goal, loss, mean)
-    name = Path(options.data).stem
-    network.extra = {"data": name, **train.to_dict()}
+    network.preprocessing = train.preprocessing
     counts = {what: part.rows for what, part in zip(("training", "validation", "test"), parts, strict=False)}
     if goal.classes:
         label_counts = train.target_counts
@@ -322,9 +324,9 @@ def _planned_stream(options: Options) -> Plan:
         baseline = shares[None, -network.outputs :] / shares.sum()
     else:
         baseline = np.full((1, 1), (mean - goal.mean) / goal.scale)
-    return Plan(name, data.rows, len(encoder.inputs), encoder, goal, counts, "drawn row by row", network, as_loss(loss),
-                *_schedule(options, train.rows, network), (train,), parts[1] if options.validation else None, baseline,
-                (parts[2] if options.test else train,))
+    return Plan(data.source.name, data.rows, len(encoder.inputs), encoder, goal, counts, "drawn row by row", network,
+                as_loss(loss), *_schedule(options, train.rows, network), (train,),
+                parts[1] if options.validation else None, baseline, (parts[2] if options.test else train,))
 
 
 def _schedule(options: Options, count: int, network: DenseNetwork) -> tuple[Optimizer, int, int]:
@@ -338,7 +340,7 @@ def _schedule(options: Options, count: int, network: DenseNetwork) -> tuple[Opti
     return rule, batch_size, epochs
 
 
-def _network(options: Options, inputs: int, goal: Target, loss: str, mean: float) -> DenseNetwork:
+def _network(options: Options, inputs: int, goal: TargetEncoder, loss: str, mean: float) -> DenseNetwork:
     """Hidden layers and the output, which starts at zero: training begins at a constant prediction, not at a random
     function that it would first have to unlearn."""
     widths, last = _widths(options.hidden), Dense(goal.outputs(loss), initializer="zeros")
@@ -352,7 +354,7 @@ def _network(options: Options, inputs: int, goal: Target, loss: str, mean: float
 class _Split:
     """Which rows train, validate and test, and a remark on how that was decided."""
 
-    def __init__(self, table: datasets.Table, y: np.ndarray, goal: Target, options: Options) -> None:
+    def __init__(self, table: datasets.Table, y: np.ndarray, goal: TargetEncoder, options: Options) -> None:
         classes, nobody = (y if goal.classes else None), np.arange(0)
         self.train, self.validation, self.test = np.arange(len(y)), nobody, nobody
         stratified = []
@@ -360,12 +362,12 @@ class _Split:
             self.remark = f"{table.name} is not split: all rows train, and all test"
             return
         if options.test:
-            self.train, self.test, by_class = datasets.split(self.train, options.test, classes, options.seed,
-                                                             "the test")
+            self.train, self.test, by_class = datasets.stratified_split(self.train, options.test, classes,
+                                                                        options.seed, "the test")
             stratified.append(by_class)
         if options.validation:
-            self.train, self.validation, by_class = datasets.split(self.train, options.validation, classes,
-                                                                   options.seed, "validation")
+            self.train, self.validation, by_class = datasets.stratified_split(self.train, options.validation, classes,
+                                                                              options.seed, "validation")
             stratified.append(by_class)
         self.remark = ""
         if goal.classes and stratified:
@@ -376,9 +378,9 @@ class _Split:
                               f"nothing to learn. Hold out fewer rows (--test, --validation)")
 
 
-def scores_of(goal: Target, loss: Loss, y: np.ndarray, prediction: np.ndarray) -> Mapping[str, float]:
-    """Metrics that fit the task, of y (n,) as `Target.encode` gives it and predictions (n, outputs); NaN where one has
-    no value, as AUC of a single class."""
+def scores_of(goal: TargetEncoder, loss: Loss, y: np.ndarray, prediction: np.ndarray) -> Mapping[str, float]:
+    """Metrics that fit the task, of y (n,) as `TargetEncoder.encode` returns it and predictions (n, outputs); NaN if a
+    metric is undefined, such as the AUC of a single class."""
     truth, estimate = (y, prediction) if goal.classes else (y[:, None], goal.values(prediction))
     scores = {}
     with warnings.catch_warnings():

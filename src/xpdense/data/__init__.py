@@ -1,7 +1,6 @@
-"""Data: checked arrays and batches (`arrays`); a table's features (`table`), target (`target`) and the values of its
-columns (`columns`); known sets and files (`datasets`); rows that are read when they are needed (`open`, in `stream`),
-where they come from (`sources`), how they are fed to a training (`windows`), and the thread that reads ahead
-(`prefetch`)."""
+"""Data: arrays and batches (`arrays`, `sparse`); the encoding of tables (`columns`, `table`, `target`, together in
+`preprocessing`); the readers of files (`csv`, `parquet`, `npy`), which return whole tables (`datasets`) or are read
+chunk by chunk (`sources`, `stream`, `windows`, `prefetch`); and the writer of predictions (`writing`)."""
 
 from __future__ import annotations
 

@@ -65,6 +65,8 @@ class ArrayDataset:
     sample_weight : array (n,), optional
     what : str
         What messages call the data set, such as "validation ".
+    x_name : str
+        What messages call the features.
 
     Examples
     --------
@@ -73,8 +75,8 @@ class ArrayDataset:
     (8, 2, 10)
     """
 
-    def __init__(self, x: Any, y: Any = None, sample_weight: Any = None, what: str = "") -> None:
-        self._given, self._what = (x, y, sample_weight), what
+    def __init__(self, x: Any, y: Any = None, sample_weight: Any = None, what: str = "", x_name: str = "x") -> None:
+        self._given, self._what, self._x_name = (x, y, sample_weight), what, f"{what}{x_name}"
         self._whole: ArrayDataset = self  # of which these are some of the rows
         self._numbers: np.ndarray | None = None
         self._prepared: tuple[Spec, Rows] | None = None
@@ -87,7 +89,7 @@ class ArrayDataset:
 
     @property
     def _array(self) -> Any:
-        return self.x if isinstance(self.x, SparseRows) else as_array(self.x, f"{self._what}x")[0]
+        return self.x if isinstance(self.x, SparseRows) else as_array(self.x, self._x_name)[0]
 
     @property
     def rows(self) -> int:
@@ -127,9 +129,9 @@ class ArrayDataset:
         x, y, weight = self._given
         if self._prepared is not None or self._numbers is not None or isinstance(x, SparseRows):
             return iter([self.prepare(spec)])
-        x, _ = shaped(x, spec.inputs, f"{self._what}x")
+        x, _ = shaped(x, spec.inputs, self._x_name)
         rows = Rows(x, None, None) if spec.loss is None else labelled(x, y, weight, spec, self._what)
-        return (Rows(features(part.x, spec, f"{self._what}x"), part.y, part.weight)
+        return (Rows(features(part.x, spec, self._x_name), part.y, part.weight)
                 for part in rows.parts(spec.part_rows))
 
     def feed(self, spec: Spec, batch_size: int, seed: int, shuffle: bool) -> InMemory:

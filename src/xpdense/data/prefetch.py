@@ -1,4 +1,4 @@
-"""Work that goes on in a thread of its own, a bounded number of items ahead of whoever uses them."""
+"""Prefetching: a thread computes the items of a generator ahead of their use, a bounded number of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _END = object()
 
 
 def prefetched(items: Generator[T, None, None], depth: int = 1) -> Generator[T, None, None]:
-    """The items of a generator, which runs in a thread: `depth` of them wait, and one more is being made.
+    """The items of a generator that runs in a thread: up to `depth` of them wait while one more is computed.
 
-    An error in the generator is raised here, after the items that came before it. Closing this closes the generator.
+    An error in the generator is raised here, after the items before it. Closing this generator closes the other.
 
     >>> list(prefetched(i * i for i in range(4)))
     [0, 1, 4, 9]
@@ -37,7 +37,7 @@ def prefetched(items: Generator[T, None, None], depth: int = 1) -> Generator[T, 
                 if not put(item):
                     break
             put(_END)
-        except BaseException as error:  # whatever it is, the one who asks for items gets it
+        except BaseException as error:  # raised again in the thread of the consumer
             put(_END, error)
         finally:
             items.close()

@@ -1,4 +1,4 @@
-"""A sparse matrix of features on the host, which gives dense rows: never all of them at once."""
+"""Sparse features on the host, of which batches are expanded to dense rows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class SparseRows:
-    """A SciPy CSR matrix (n, features) as a source of dense batches.
+    """A SciPy CSR matrix (n, features) that returns dense rows.
 
     >>> from scipy.sparse import csr_array
     >>> SparseRows(csr_array([[0, 2], [3, 0]]), "float32")[np.array([1])]
@@ -20,15 +20,15 @@ class SparseRows:
         self.shape, self.dtype, self.ndim = matrix.shape, self._matrix.dtype, 2
 
     def __getitem__(self, rows: Any) -> np.ndarray:
-        """Dense rows by their numbers or a slice; (slice, ...) as of an array."""
+        """Dense rows by numbers, a slice, or (slice, ...) as for an array."""
         dense: np.ndarray = self._matrix[rows[0] if isinstance(rows, tuple) else rows].toarray()
         return dense
 
     def some(self, rows: np.ndarray) -> SparseRows:
-        """Some of the rows, sparse still."""
+        """A sparse selection of rows."""
         return SparseRows(self._matrix[rows], str(self.dtype))
 
     def take(self, rows: np.ndarray, axis: int = 0, out: np.ndarray | None = None, mode: str = "raise") -> np.ndarray:
-        """As `numpy.take` calls it."""
+        """Dense rows by number, with the signature of `numpy.take`."""
         dense: np.ndarray = self._matrix[rows].toarray(out=out)
         return dense

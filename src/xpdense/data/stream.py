@@ -32,12 +32,16 @@ from ..errors import (
 from ..spec import Spec
 from .arrays import Rows, as_array, features, finite, labelled
 from .columns import numbers_of
-from .datasets import SEPARATORS, TARGET_NAMES
+from .csv import SEPARATORS, CsvSource
+from .datasets import TARGET_NAMES
 from .feeding import StreamFeed
+from .npy import ArraySource
+from .parquet import SUFFIXES, ArrowSource, lean_arrow
 from .prefetch import prefetched
-from .sources import ArraySource, ArrowSource, BatchSource, CsvSource, Group, Source, lean_arrow, named
-from .table import Lesson, TableEncoder
-from .target import Target, TargetLesson, as_task
+from .preprocessing import Preprocessing
+from .sources import BatchSource, Group, Source, errors_located_at, suffix_of
+from .table import ColumnStatistics, TableEncoder
+from .target import TargetEncoder, TargetStatistics, as_task
 
 _PART = 2**22  # bytes of features that are handed over at once
 
@@ -123,24 +127,24 @@ def _source(source: Any, target: Any, rows: int | None) -> Source:
         positive_int("rows", rows)
     if isinstance(source, (str, Path)):
         path = Path(source)
-        suffix = path.suffix.lower()
+        suffix = suffix_of(path)
         if not path.exists():
             raise FileFormatError(f"there is no file or folder {path}")
-        if path.is_dir() or suffix in (".parquet", ".pq"):
-            return ArrowSource(path, path.stem)
+        if path.is_dir() or suffix in SUFFIXES:
+            return ArrowSource(path)
         if suffix in SEPARATORS:
             return CsvSource(path)
         if suffix == ".npy":
             return ArraySource(path, target)
-        raise FileFormatError(f"{path} has an ending that says nothing: Parquet (.parquet, or a folder), .csv, .tsv "
-                              f"and .npy can be opened")
+        raise FileFormatError(f"{path} has an unsupported file extension: .parquet files, folders of them, .csv, .tsv "
+                              f"and .npy files can be opened")
     if isinstance(source, Stream):
         raise ParameterError("this is a stream already")
     if type(source).__module__.partition(".")[0] == "pyarrow" or hasattr(source, "__arrow_c_stream__"):
         arrow, dataset = lean_arrow(), require("pyarrow.dataset", "cli", "reading Arrow data")
         if not isinstance(source, dataset.Dataset):  # a table of Arrow's, or a data frame
             source = dataset.dataset(arrow.table(source))
-        return ArrowSource(source, "dataset")
+        return ArrowSource(source)
     backend = backend_of(source)
     if (backend is not None and backend.kind != "numpy") or hasattr(source, "tocsr"):
         raise ArrayTypeError(f"a stream is read from files or the host's memory, and this is a "
@@ -215,7 +219,7 @@ class _Knowledge:
     task: str | None
     kinds: dict[str, str]
     encoder: TableEncoder | None = None
-    goal: Target | None = None
+    goal: TargetEncoder | None = None
     counts: dict[Any, int] | None = None  # rows by label
     scale: tuple[float, float] = (0.0, 1.0)  # mean and standard deviation of a target that is a number
 
@@ -224,8 +228,8 @@ class _Knowledge:
         if isinstance(like, Stream):
             like.learn()
             self.encoder, self.goal = like.encoder, like.goal
-        elif isinstance(getattr(like, "extra", None), dict) and "table" in like.extra:
-            self.encoder, self.goal = TableEncoder.from_dict(like.extra["table"]), Target.from_dict(like.extra)
+        elif isinstance(getattr(like, "preprocessing", None), Preprocessing):
+            self.encoder, self.goal = like.preprocessing.table, like.preprocessing.target
         else:
             raise ParameterError("like must be a stream, or a network that was trained on a table")
         encoder = self.encoder
@@ -238,35 +242,36 @@ class _Knowledge:
             self.source.read_as_text(encoder.text)
             if self.goal is not None and self.goal.column in self.source.columns:
                 self.target = self.goal.column
-                if any(isinstance(label, str) for label in self.goal.classes):
+                if self.goal.is_text:
                     self.source.read_as_text([self.target])
 
     def learn(self, part: Stream) -> None:
         """One pass over all rows: the features from those of `part`, the target's labels from all."""
         source = self.source
         kinds = {name: "number" if kind == "boolean" else kind for name, kind in self.kinds.items()}
-        lessons, scale = [Lesson(name, kinds[name]) for name in self.names], Lesson("target", "number")
+        statistics = [ColumnStatistics(name, kinds[name]) for name in self.names]
+        scale = ColumnStatistics("target", "number")
         assert part.counts
         kind = "" if self.target is None or source.columns is None else source.columns[self.target]
         kind = {"number": "floating", "text": "string"}.get(kind, kind)
-        target = TargetLesson(self.target, kind) if self.target else None
+        target = TargetStatistics(self.target, kind) if self.target else None
         wanted = [*self.names, *([self.target] if self.target else [])]
         for group in source.groups:
             kept = part.kept(group)
             for chunk, mask in _masked(source, group, wanted, kept):
-                with named(group.label):
+                with errors_located_at(group.label):
                     frame = self.frame(chunk)
                     if target is not None:
                         target.add(frame[self.target])
                     if mask is not None:
                         frame = frame[mask]
-                    for lesson in lessons:
-                        lesson.add(frame[lesson.name])
+                    for column in statistics:
+                        column.add(frame[column.name])
                     if target is not None and target.numeric:
                         scale.add(frame[self.target])
-        self.encoder = TableEncoder.of(lessons)
+        self.encoder = TableEncoder.from_statistics(statistics)
         if target is not None:
-            self.goal, self.counts, self.scale = target.learnt(self.task), target.counts, scale.moments()
+            self.goal, self.counts, self.scale = target.encoder(self.task), target.counts, scale.moments()
 
     def frame(self, chunk: Any) -> Any:
         """A chunk's columns as a data frame."""
@@ -326,7 +331,7 @@ class Stream:
         return self._knowledge.encoder
 
     @property
-    def goal(self) -> Target | None:
+    def goal(self) -> TargetEncoder | None:
         return self._knowledge.goal
 
     @property
@@ -430,11 +435,13 @@ class Stream:
                      encoder and encoder.to_dict(), goal and goal.to_dict()))
         return f"{self.source.digest()} {zlib.crc32(made.encode()):08x}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """What a network that was trained on these rows must know to predict others: for `DenseNetwork.extra`."""
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What a network that is trained on these rows needs to predict others; None unless they are a table with a
+        target."""
         if self.encoder is None or self.goal is None:
-            return {}
-        return {"table": self.encoder.to_dict(), **self.goal.to_dict()}
+            return None
+        return Preprocessing(self.encoder, self.goal, self.source.name)
 
     def mapped(self, function: Callable[[Any], Any]) -> Stream:
         """The same rows, each chunk of their targets changed by a function."""
@@ -540,7 +547,7 @@ class Stream:
             What is wrong, with the file and the row group.
         """
         place = resolve("numpy")
-        with named(chunk[0]):
+        with errors_located_at(chunk[0]):
             x, places, y, weight = self._raw(chunk, spec.dtype)
             if self.encoder is None:
                 x = features(x, spec, "x", place)

@@ -1,9 +1,9 @@
-"""A table's columns made features: what is learnt from the training rows, and its use.
+"""The encoding of a table's columns as features, from statistics of the training rows.
 
-Numeric columns (booleans among them) are standardised and cut off at 5 standard deviations; a missing value becomes
-the mean. Text columns are one-hot encoded: the 100 most frequent categories, and one more for missing values where
-the training rows had some; a category that was not seen is all zeros. Columns that hold one value each time (an
-identifier), none at all, or dates, are left out, and the encoder says so. The state is JSON: no code is ever loaded.
+Numeric columns (booleans among them) are standardised and clipped at 5 standard deviations; a missing value becomes
+the mean. Text columns are one-hot encoded: a feature for each of the 100 most frequent categories, and one for missing
+values if the training rows have any; an unknown category is all zeros. Columns of dates, columns without values, and
+text columns whose values are all distinct (identifiers) are left out, with a note.
 """
 
 from __future__ import annotations
@@ -16,11 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import (
-    DataError,
-    real,
-    require,
-)
+from ..errors import DataError, real, require
 from .columns import (
     NUMBERS,
     TEXT,
@@ -35,15 +31,19 @@ from .columns import (
     require_that,
 )
 
-CUT_OFF = 5.0  # standard deviations; a pixel that is nearly always off must not shout when it is on
+CUT_OFF = 5.0  # standard deviations at which numbers are clipped, so that rare features do not dominate
 MOST_CATEGORIES = 100
-_MOST_COUNTED = 100_000  # different texts of a column
+_MOST_COUNTED = 100_000  # distinct texts of a column
 
 # --- columns ---------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class Number:
-    """A numeric column: (value - mean) / scale, 0 where it is missing."""
+    """A numeric column, encoded as (value - mean) / scale.
+
+    >>> Number("age", 30.0, 10.0).features
+    ['age']
+    """
 
     name: str
     mean: float
@@ -54,7 +54,7 @@ class Number:
         return [self.name]
 
     def standardised(self, values: Series) -> np.ndarray:
-        """values (n,) -> (n,), cut off; 0 where one is missing."""
+        """values (n,) -> (n,), clipped; a missing value becomes 0."""
         with np.errstate(over="ignore"):
             standardised = (numbers_of(self.name, values) - self.mean) / self.scale
         out: np.ndarray = np.clip(np.nan_to_num(standardised, nan=0.0), -CUT_OFF, CUT_OFF)
@@ -63,7 +63,11 @@ class Number:
 
 @dataclass(frozen=True)
 class Category:
-    """A column of text: a feature of 0 or 1 for each category, and one for missing values if `missing`."""
+    """A text column, one-hot encoded: a feature for each category, and one for missing values if `missing`.
+
+    >>> Category("city", ("Oslo", "Rome"), missing=True).features
+    ['city=Oslo', 'city=Rome', 'city missing']
+    """
 
     name: str
     categories: tuple[str, ...]
@@ -74,7 +78,7 @@ class Category:
         return [f"{self.name}={c}" for c in self.categories] + ([f"{self.name} missing"] if self.missing else [])
 
     def places(self, values: Series) -> np.ndarray:
-        """values (n,) -> (n,), which of the column's features is 1; -1: none, of a category that is not known."""
+        """values (n,) -> (n,) int8, the position of the feature that is 1; -1 for an unknown category."""
         codes, texts = coded_texts(values)
         known = {category: i for i, category in enumerate(self.categories)}
         missing = len(self.categories) if self.missing else -1
@@ -88,16 +92,16 @@ _COLUMNS: dict[str, type[Column]] = {"number": Number, "category": Category}
 
 @dataclass(frozen=True)
 class TableEncoder:
-    """Columns -> features, as the training rows have taught it.
+    """The encoding of columns as features, fitted to training rows.
 
     Attributes
     ----------
     columns : tuple of Number and Category
-        What the features are made of, in order.
+        The encoded columns, in the order of their features.
     inputs : tuple of str
-        Names of all columns it was shown, also of those it leaves out.
+        Names of all columns it was fitted to, including those that are left out.
     notes : tuple of str
-        What a user should know about columns that were left out or cut; not saved.
+        Remarks for the user about columns that are left out or have too many categories; not saved.
 
     Examples
     --------
@@ -117,35 +121,35 @@ class TableEncoder:
 
     @staticmethod
     def fit(frame: Any) -> TableEncoder:
-        """Learn from a pandas DataFrame of features, training rows only.
+        """An encoder for the columns of a pandas DataFrame, which holds training rows only.
 
         Raises
         ------
         NonFiniteDataError
             A numeric column holds an infinity.
         DataError
-            No column is left to learn from.
+            Every column is left out.
         """
-        lessons = []
+        statistics = []
         for name in frame.columns:
             kind = kind_of(frame[name])
-            lessons.append(Lesson(name, "number" if kind in NUMBERS else "text" if kind in TEXT else kind))
-            lessons[-1].add(frame[name])
-        return TableEncoder.of(lessons)
+            statistics.append(ColumnStatistics(name, "number" if kind in NUMBERS else "text" if kind in TEXT else kind))
+            statistics[-1].add(frame[name])
+        return TableEncoder.from_statistics(statistics)
 
     @staticmethod
-    def of(lessons: Sequence[Lesson]) -> TableEncoder:
-        """What the columns have taught. Raises as `fit` does."""
-        learnt = [lesson.learnt() for lesson in lessons]
-        columns = tuple(column for column, _ in learnt if column is not None)
-        notes = tuple(note for _, found in learnt for note in found)
+    def from_statistics(statistics: Sequence[ColumnStatistics]) -> TableEncoder:
+        """An encoder for the columns with these statistics; DataError if every column is left out."""
+        encoded = [column.encoder() for column in statistics]
+        columns = tuple(column for column, _ in encoded if column is not None)
+        notes = tuple(note for _, found in encoded for note in found)
         if not columns:
             raise DataError("no column is left to learn from" + "".join(f"; {note}" for note in notes))
-        return TableEncoder(columns, tuple(lesson.name for lesson in lessons), notes)
+        return TableEncoder(columns, tuple(column.name for column in statistics), notes)
 
     @property
     def features(self) -> list[str]:
-        """A name for each feature."""
+        """Names of the features."""
         return [feature for column in self.columns for feature in column.features]
 
     @property
@@ -154,12 +158,12 @@ class TableEncoder:
         return [column.name for column in self.columns if isinstance(column, Category)]
 
     def transform(self, frame: Any, dtype: str = "float64") -> np.ndarray:
-        """The features (n, features) of a DataFrame's rows; columns that it does not know are not looked at.
+        """The features (n, features) of a DataFrame's rows; unknown columns are ignored.
 
         Raises
         ------
         DataError
-            A column is missing, or holds text where the training rows had numbers.
+            A column is missing, or a numeric one holds text.
         NonFiniteDataError
             A numeric column holds an infinity.
         """
@@ -169,8 +173,8 @@ class TableEncoder:
         return out
 
     def compact(self, frame: Any, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-        """The same in few bytes: the features that are numbers (n, numbers), and of each column of categories which of
-        its features is 1 (n, categories) int8. Raises as `transform` does."""
+        """The features in compact form: numeric features (n, numbers), and the positions of `Category.places`
+        (n, categories) int8. Raises as `transform` does."""
         missing = [column.name for column in self.columns if column.name not in frame.columns]
         if missing:
             raise DataError(f"the data have no column {listed(map(repr, missing))}, which the model was trained on; "
@@ -185,7 +189,7 @@ class TableEncoder:
         return values, places
 
     def expand(self, numbers: np.ndarray, places: np.ndarray, out: np.ndarray) -> None:
-        """What `compact` gave -> the features, out (n, features), one row after the other in memory."""
+        """Write the features of a compact form to out (n, features), which is C-contiguous."""
         at, starts = self._layout
         if len(at) == out.shape[1]:
             out[...] = numbers
@@ -203,7 +207,7 @@ class TableEncoder:
 
     @cached_property
     def _layout(self) -> tuple[np.ndarray, list[int]]:
-        """Where among the features the numbers are, and where those of each column of categories begin."""
+        """The positions of the numeric features, and of the first feature of each text column."""
         at, starts, width = list[int](), list[int](), 0
         for column in self.columns:
             (at if isinstance(column, Number) else starts).append(width)
@@ -211,7 +215,7 @@ class TableEncoder:
         return np.array(at, np.int64), starts
 
     def to_dict(self) -> dict[str, Any]:
-        """Its state, as JSON can hold it."""
+        """The state for JSON."""
         kinds = {cls: kind for kind, cls in _COLUMNS.items()}
         columns = [{"kind": kinds[type(column)], **asdict(column)} for column in self.columns]
         for column in columns:
@@ -220,7 +224,7 @@ class TableEncoder:
 
     @staticmethod
     def from_dict(state: Any) -> TableEncoder:
-        """The encoder of a state, or a ModelFileError where it is damaged."""
+        """Rebuild the encoder from a state; ModelFileError if it is damaged."""
         return parsed("table", state, _encoder)
 
 
@@ -242,30 +246,40 @@ def _encoder(state: Any) -> TableEncoder:
     return TableEncoder(tuple(columns), tuple(inputs))
 
 
-# --- learning --------------------------------------------------------------------------------------------------
+# --- statistics ------------------------------------------------------------------------------------------------
 
-class Lesson:
-    """What the values of one column teach, a chunk of them at a time, in memory that does not grow with them.
+class ColumnStatistics:
+    """Statistics of one column, updated chunk by chunk in bounded memory.
 
-    Mean and standard deviation are merged chunk by chunk (Chan, Golub and LeVeque, 1979). Categories are counted
-    exactly up to 100,000 different ones; from there on the rarer half is forgotten whenever there are as many, so that
-    the counts of the frequent ones, which are kept, are those of most of their rows.
+    Mean and standard deviation are merged by the formulas of Chan, Golub and LeVeque (1979). Categories are counted
+    exactly up to 100,000 distinct ones; beyond that, the rarer half is dropped whenever there are as many, and counts
+    of frequent categories remain nearly exact.
 
     Parameters
     ----------
     name : str
-    kind : "number", "text", or another, of which nothing can be learnt
+    kind : str
+        "number", "text", or the name of another type, whose columns are left out.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> statistics = ColumnStatistics("age", "number")
+    >>> statistics.add(pandas.Series([20.0, 30.0]))
+    >>> statistics.add(pandas.Series([40.0, None]))
+    >>> statistics.present, statistics.missing, statistics.moments()[0]
+    (3, 1, 30.0)
     """
 
     def __init__(self, name: str, kind: str) -> None:
         self.name, self.kind = name, kind
         self.present = self.missing = 0
         self.counts: dict[str, int] = {}
-        self._forgotten = 0
+        self._dropped = 0
         self._low, self._high, self._mean, self._deviation = math.inf, -math.inf, 0.0, 1.0
 
     def add(self, values: Series) -> None:
-        """Look at some values (n,) more; a NonFiniteDataError where a number is infinite."""
+        """Include further values (n,); NonFiniteDataError if a number is infinite."""
         if self.kind == "number":
             numbers = numbers_of(self.name, values)
             numbers = numbers[~np.isnan(numbers)]
@@ -281,9 +295,9 @@ class Lesson:
                 if n:
                     self.counts[text] = self.counts.get(text, 0) + n
             if len(self.counts) > _MOST_COUNTED:
-                kept = sorted(self.counts.items(), key=_by_frequency)[: _MOST_COUNTED // 2]
-                self._forgotten += len(self.counts) - len(kept)
-                self.counts = dict(kept)
+                frequent = sorted(self.counts.items(), key=_by_frequency)[: _MOST_COUNTED // 2]
+                self._dropped += len(self.counts) - len(frequent)
+                self.counts = dict(frequent)
         else:
             self.present += int(values.count())
 
@@ -294,40 +308,40 @@ class Lesson:
         if low == high:
             deviation = 0.0
         if n:
-            step, share = mean - self._mean, m / (n + m)
-            spread = (math.sqrt(1.0 - share) * self._deviation, math.sqrt(share) * deviation,
-                      math.sqrt(share * (1.0 - share)) * step)
-            mean, deviation = self._mean + share * step, math.hypot(*spread)  # squares of nothing that is large
+            step, fraction = mean - self._mean, m / (n + m)
+            spread = (math.sqrt(1.0 - fraction) * self._deviation, math.sqrt(fraction) * deviation,
+                      math.sqrt(fraction * (1.0 - fraction)) * step)
+            mean, deviation = self._mean + fraction * step, math.hypot(*spread)  # hypot does not overflow
         self.present, self._mean, self._deviation = n + m, mean, deviation
         self._low, self._high = min(self._low, low), max(self._high, high)
 
     def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation; 1 for the latter where all numbers are the same."""
+        """Mean and standard deviation; the latter is 1 if all numbers are equal."""
         if self._low == self._high:
             return self._low, 1.0
         return self._mean, self._deviation or 1.0
 
-    def learnt(self) -> tuple[Column | None, list[str]]:
-        """The column, or None where nothing can be learnt from it; and remarks."""
+    def encoder(self) -> tuple[Column | None, list[str]]:
+        """The encoder of the column, None if the column is left out; and notes for the user."""
         reason = ""
         if self.kind == "empty" or not self.present:
             reason = "it holds no value"
         elif self.kind not in ("number", "text"):
-            reason = f"it holds {self.kind.removesuffix('64')} values; make numbers or text of them"
-        elif self.kind == "text" and self.present > 1 and len(self.counts) + self._forgotten == self.present:
+            reason = f"it holds {self.kind.removesuffix('64')} values; convert them to numbers or text"
+        elif self.kind == "text" and self.present > 1 and len(self.counts) + self._dropped == self.present:
             reason = "every value is different, as in an identifier"
         if reason:
             return None, [f"column {self.name!r} is left out: {reason}"]
         if self.kind == "number":
             return Number(self.name, *self.moments()), []
         frequent = sorted(self.counts.items(), key=_by_frequency)[:MOST_CATEGORIES]
-        return Category(self.name, tuple(sorted(text for text, _ in frequent)), self.missing > 0), self._remarks()
+        return Category(self.name, tuple(sorted(text for text, _ in frequent)), self.missing > 0), self._notes()
 
-    def _remarks(self) -> list[str]:
+    def _notes(self) -> list[str]:
         pandas = require("pandas", "cli", "reading tables")
         notes, distinct = [], pandas.Series(list(self.counts), dtype=object)
-        if len(distinct) > MOST_CATEGORIES or self._forgotten:
-            more = "more than " if self._forgotten else ""
+        if len(distinct) > MOST_CATEGORIES or self._dropped:
+            more = "more than " if self._dropped else ""
             notes.append(f"column {self.name!r} has {more}{len(distinct):,} categories: the {MOST_CATEGORIES} most "
                          f"frequent are kept")
         numeric = pandas.to_numeric(distinct, errors="coerce").notna()

@@ -1,4 +1,4 @@
-"""The column to predict: its task, its labels or units, and the losses that fit it."""
+"""The target column: its task, its encoding as numbers, and the losses that fit it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from ..errors import ParameterError, TargetError, lookup, real
 from ..losses import LOSSES
 from .columns import NUMBERS, Series, as_series, kind_of, labels_of, listed, moments, numbers_of, parsed, require_that
 
-_MOST_LABELS = 10_000  # that are told apart
-MOST_CLASSES = 20  # distinct whole numbers that are still taken for classes
+_MOST_LABELS = 10_000  # distinct labels that are counted
+MOST_CLASSES = 20  # distinct whole numbers that are still classes by default
 
 #: The losses that fit each task, the default one first.
 TASKS: dict[str, tuple[str, ...]] = {
@@ -23,7 +23,7 @@ TASKS: dict[str, tuple[str, ...]] = {
 
 
 def as_task(name: str) -> str:
-    """The task of a name, or an UnknownNameError.
+    """The task of this name; UnknownNameError if there is none.
 
     >>> as_task("multiclass")
     'multi-class'
@@ -34,12 +34,15 @@ def as_task(name: str) -> str:
 
 
 def as_task_loss(task: str, name: str | None) -> str:
-    """The name of a loss that fits the task; its default where `name` is None.
+    """The name of a loss for a task: `name`, or the task's default if `name` is None.
 
     Raises
     ------
     UnknownNameError, ParameterError
         There is no such loss, or it is for another task.
+
+    >>> as_task_loss("regression", None)
+    'squared_error'
     """
     if name is None:
         return TASKS[task][0]
@@ -52,8 +55,8 @@ def as_task_loss(task: str, name: str | None) -> str:
 
 
 @dataclass(frozen=True)
-class Target:
-    """A column to predict: its task, and its way into numbers and back.
+class TargetEncoder:
+    """The encoding of a target column as class numbers or standardised values, and back.
 
     Attributes
     ----------
@@ -62,7 +65,14 @@ class Target:
     classes : tuple
         Labels (text, whole numbers, numbers or booleans) in the order of the class numbers; empty for regression.
     mean, scale : float
-        Of a regression: the network is trained on (value - mean) / scale.
+        For regression: the network is trained on (value - mean) / scale.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> encoder = TargetEncoder.infer("y", pandas.Series(["no", "yes", "no"]))
+    >>> encoder.task, encoder.encode(pandas.Series(["yes", "no"]))
+    ('binary', array([1, 0]))
     """
 
     column: str
@@ -72,20 +82,25 @@ class Target:
     scale: float = 1.0
 
     @staticmethod
-    def infer(column: str, values: Series, task: str | None = None) -> Target:
-        """The target that a column's values (all rows) make, for the task named, or for the one they look like.
+    def infer(column: str, values: Series, task: str | None = None) -> TargetEncoder:
+        """The encoder for a column's values (all rows) and a task, by default the one that the values suggest.
 
-        Text, categories and booleans are classes. Whole numbers are, if there are two of them, or at most 20, each
-        of them twice on average. Other numbers are a regression.
+        Text, categories and booleans are classes. Whole numbers are classes if there are two distinct ones, or at
+        most 20 that occur twice on average. Other numbers are a regression.
 
         Raises
         ------
         TargetError
-            Rows without a target, one value only, or values that do not fit the task.
+            There are rows without a target, the value is the same in all rows, or the values do not fit the task.
         """
-        lesson = TargetLesson(column, kind_of(values))
-        lesson.add(values)
-        return lesson.learnt(task)
+        statistics = TargetStatistics(column, kind_of(values))
+        statistics.add(values)
+        return statistics.encoder(task)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the labels are text."""
+        return any(isinstance(label, str) for label in self.classes)
 
     def encode(self, values: Series) -> np.ndarray:
         """Class numbers (n,) int64, or the values (n,) float64 of a regression, in their own units.
@@ -93,7 +108,7 @@ class Target:
         Raises
         ------
         TargetError
-            A value is missing, or is none of the classes.
+            A value is missing, or is not one of the classes.
         """
         values = as_series(values)
         missing = int(values.isna().sum())
@@ -105,21 +120,21 @@ class Target:
         numbers = {label: i for i, label in enumerate(self.classes)}
         found = [numbers.get(label, numbers.get(str(label), -1)) for label in labels]
         if -1 in found:
-            raise TargetError(f"the target {self.column!r} holds {labels[found.index(-1)]!r}, which is none of the "
+            raise TargetError(f"the target {self.column!r} holds {labels[found.index(-1)]!r}, which is not one of the "
                               f"model's classes: {listed(map(str, self.classes))}")
         return np.take(np.array(found, dtype=np.int64), codes)
 
-    def standardised(self, values: np.ndarray) -> Target:
-        """The same, with mean and scale of the values (n,) of the training rows."""
+    def standardised(self, values: np.ndarray) -> TargetEncoder:
+        """A copy with the mean and the standard deviation of the values (n,) of the training rows."""
         mean, scale = moments(values)
         return replace(self, mean=mean, scale=scale)
 
     def scaled(self, values: np.ndarray) -> np.ndarray:
-        """What the network is trained on, from what `encode` gave (n,)."""
+        """Encoded values (n,) as the network is trained on: standardised if they are a regression's."""
         return values if self.classes else np.divide(values - self.mean, self.scale)
 
     def values(self, prediction: np.ndarray) -> np.ndarray:
-        """A regression's predictions (n, 1) in the target's own units."""
+        """Outputs (n, 1) for a regression in the units of the target."""
         return np.asarray(prediction, np.float64) * self.scale + self.mean
 
     def probabilities(self, prediction: np.ndarray) -> np.ndarray:
@@ -128,40 +143,48 @@ class Target:
         return np.hstack([1.0 - p, p]) if p.shape[1] == 1 else p
 
     def decoded(self, prediction: np.ndarray) -> list[Any]:
-        """Labels, or values in their own units, from predictions (n, outputs)."""
+        """Labels, or values in the units of the target, of predictions (n, outputs)."""
         if not self.classes:
             return [float(value) for value in self.values(prediction)[:, 0]]
         best = np.argmax(prediction, axis=1) if len(prediction[0]) > 1 else (prediction[:, 0] >= 0.5).astype(int)
         return [self.classes[i] for i in best]
 
     def outputs(self, loss: str) -> int:
-        """How many outputs the network needs."""
+        """The number of outputs that a network with this loss needs."""
         return len(self.classes) if loss == "softmax_cross_entropy" else 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Its state, as JSON can hold it."""
+        """The state for JSON."""
         return {"target": self.column, "task": self.task, "classes": list(self.classes), "mean": self.mean,
                 "scale": self.scale}
 
     @staticmethod
-    def from_dict(state: Any) -> Target:
-        """The target of a state, or a ModelFileError where it is damaged."""
+    def from_dict(state: Any) -> TargetEncoder:
+        """Rebuild the encoder from a state; ModelFileError if it is damaged."""
         return parsed("target", state, _target)
 
 
-class TargetLesson:
-    """What the target's values teach, a chunk of them at a time.
+class TargetStatistics:
+    """Counts of a target's labels, updated chunk by chunk.
 
     Parameters
     ----------
     column : str
     kind : str
-        Of its values, as `kind_of` calls it.
+        The kind of its values, as `kind_of` returns it.
 
     Attributes
     ----------
     counts : dict
-        How many rows have each label, of up to 10,000 labels.
+        Number of rows by label, for up to 10,000 labels.
+
+    Examples
+    --------
+    >>> import pandas
+    >>> statistics = TargetStatistics("y", "string")
+    >>> statistics.add(pandas.Series(["no", "yes", "no"]))
+    >>> statistics.counts, statistics.encoder().task
+    ({'no': 2, 'yes': 1}, 'binary')
     """
 
     def __init__(self, column: str, kind: str) -> None:
@@ -171,7 +194,7 @@ class TargetLesson:
         self.whole, self.many = True, False
 
     def add(self, values: Series) -> None:
-        """Look at some values (n,) more."""
+        """Count further values (n,)."""
         values = as_series(values)
         self.rows += len(values)
         self.missing += int(values.isna().sum())
@@ -185,8 +208,8 @@ class TargetLesson:
                 self.counts[label] = self.counts.get(label, 0) + count
             self.many = len(self.counts) > _MOST_LABELS
 
-    def learnt(self, task: str | None = None) -> Target:
-        """The target that they make, for the task named, or for the one they look like; a TargetError as `infer`'s."""
+    def encoder(self, task: str | None = None) -> TargetEncoder:
+        """The encoder for a task, by default the one that the values suggest. Raises as `TargetEncoder.infer` does."""
         column, labels, count = self.column, list(self.counts), len(self.counts)
         if self.missing:
             raise TargetError(f"{self.missing:,} of {self.rows:,} rows have no target ({column!r} is empty there): "
@@ -200,20 +223,20 @@ class TargetLesson:
         if task == "regression":
             if not self.numeric:
                 raise TargetError(f"the target {column!r} holds text such as {labels[0]!r}: a regression needs numbers")
-            return Target(column, task)
+            return TargetEncoder(column, task)
         if task == "binary" and count != 2:
             raise TargetError(f"the target {column!r} has {count:,} classes, and a binary task has 2: name another "
                               f"--task or --target")
         if self.many or count == self.rows > 2:
-            what = f"there are more than {_MOST_LABELS:,} classes" if self.many else "every row has a class of its own"
+            what = f"there are more than {_MOST_LABELS:,} classes" if self.many else "every row is a class of its own"
             raise TargetError(f"{what} in {column!r}: name another --target"
                               + (", or --task regression" if self.numeric else ""))
-        return Target(column, task, tuple(sorted(labels, key=lambda v: (isinstance(v, str), v))))
+        return TargetEncoder(column, task, tuple(sorted(labels, key=lambda v: (isinstance(v, str), v))))
 
 
-def _target(state: Any) -> Target:
-    target = Target(state["target"], as_task(state["task"]), tuple(state["classes"]), real("mean", state["mean"]),
-                    real("scale", state["scale"], 0.0, open_low=True))
+def _target(state: Any) -> TargetEncoder:
+    target = TargetEncoder(state["target"], as_task(state["task"]), tuple(state["classes"]),
+                           real("mean", state["mean"]), real("scale", state["scale"], 0.0, open_low=True))
     require_that(isinstance(target.column, str) and len(set(target.classes)) == len(target.classes))
     require_that(all(isinstance(label, (str, int, float)) for label in target.classes))
     count = len(target.classes)

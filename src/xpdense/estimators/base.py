@@ -6,6 +6,7 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -23,18 +24,20 @@ from .. import inference
 from ..activations import ACTIVATIONS, Activation
 from ..backend import Array, Backend, host, resolve
 from ..callbacks import Callback
-from ..data.arrays import Batches, Feed, Held, InMemory, Rows, features, moved, prepared, stored
-from ..data.stream import Stream
-from ..errors import BackendError, DivergenceError, ParameterError, boolean, warn_user
+from ..data.arrays import Rows, moved, stored
+from ..data.dataset import ArrayDataset, Dataset, is_dataset
+from ..data.feeding import Batches, Feed, InMemory
+from ..errors import BackendError, DivergenceError, ParameterError, ShapeError, boolean, warn_user
 from ..history import History
 from ..losses import Loss
 from ..model import ASK_THE_DOCTOR
 from ..network import Network
 from ..optimizers import OPTIMIZERS, Adam, Optimizer, OptimizerState
 from ..schedules import Schedule
+from ..spec import Spec
 from ..training import Loop
 from . import streams
-from .build import NORMS, Training, dense_layers, described_layers, draw, hidden_layers
+from .build import NORMS, FitPlan, Training, dense_layers, described_layers, draw, hidden_layers
 from .inputs import as_rows, checked, device_backend, dispatching, some, source_of, to_host
 from .progress import FitTasks, Progress, check_progress, note_loss, note_score
 from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs, set_rate
@@ -212,7 +215,7 @@ class BaseMLP(CallbackSupportMixin):
         NonFiniteLossError, DivergenceError
             The training diverged. The estimator is as it was before the call.
         """
-        if not isinstance(X_val, Stream) and (X_val is None) != (y_val is None):
+        if not is_dataset(X_val) and (X_val is None) != (y_val is None):
             raise ParameterError("X_val and y_val go together: one of them is missing")
         if sample_weight_val is not None and X_val is None:
             raise ParameterError("sample_weight_val goes with X_val and y_val")
@@ -241,7 +244,7 @@ class BaseMLP(CallbackSupportMixin):
         other._begin(hidden, X, place, check_random_state(other.random_state))
         network, loss = other._network, other._make_loss()
         with network.backend.active():
-            rows = prepared(as_rows(X, network.dtype), target, None, network, loss)
+            rows = ArrayDataset(as_rows(X, network.dtype), target).prepare(network.spec(loss))
         optimizer = Adam() if other.solver == "lbfgs" else make_optimizer(other, other.alpha, other._loss_share())
         batch_size = min(200, rows.count) if other.batch_size == "auto" else int(other.batch_size)
         x, y = np.asarray(host(rows.x[:, ...])), np.asarray(host(rows.y))
@@ -278,8 +281,11 @@ class BaseMLP(CallbackSupportMixin):
         hidden = hidden_layers(self.hidden_layer_sizes)
         if self.early_stopping and incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
-        if isinstance(X, Stream):
-            self._train_stream(X, y, sample_weight, validation, incremental, first, doctor)
+        if is_dataset(X):
+            plan, feed = streams.plan(self, X, y, sample_weight, validation, first)
+            plan = replace(plan, incremental=incremental, doctor=doctor)
+            with self._network.backend.active():
+                self._make_steps(plan, feed)
             return
         if self.scoring not in (None, "loss"):
             check_scoring(self, self.scoring)
@@ -296,65 +302,58 @@ class BaseMLP(CallbackSupportMixin):
                 raise ParameterError(f"{changed[0]} has changed since the network was made, and this call goes on with "
                                      f"that network: clone the estimator, or set it back")
         network = self._network
-        self._loss = loss = self._make_loss()
+        self._loss = self._make_loss()
+        spec = network.spec(self._loss)
         with network.backend.active():
-            rows = prepared(as_rows(X, network.dtype), target, weight, network, loss)
-            penalty = self.alpha if weight is None else self.alpha * rows.count / _sum(weight)
-            held, score, rows = self._held_out(rows, codes, validation, given, random, loss)
+            data = ArrayDataset(as_rows(X, network.dtype), target, weight)
+            count = data.prepare(spec).count
+            penalty = self.alpha if weight is None else self.alpha * count / _sum(weight)
+            data, held, score = self._held_out(data, codes, validation, given, random, spec)
+            rows = data.prepare(spec)
+            report = self._reporter(rows)
+            plan = FitPlan(spec, rows, held, score, given, penalty, report,
+                           report if held is None else self._reporter(held.prepare(spec)), incremental, doctor)
             if self.solver == "lbfgs":
-                self._train_lbfgs(rows, held, score, loss, penalty, FitTasks(self, given, self.max_iter))
+                self._train_lbfgs(plan)
             else:
-                self._train_stochastic(rows, held, score, loss, penalty, given, random, incremental, doctor)
+                self._make_steps(plan, InMemory(rows, self._batches(rows.count, random)))
 
-    def _train_stream(self, X: Stream, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None,
-                      incremental: bool, first: bool, doctor: bool) -> None:
-        feed, held, rows, score = streams.begin(self, X, y, sample_weight, validation, first)
-        with self._network.backend.active():
-            self._make_steps(feed, held, rows, score, self._loss, self.alpha, (X, y, None), incremental, doctor, float,
-                             float)
-
-    def _train_stochastic(self, rows: Rows, held: Rows | None, score: Any, loss: Loss, penalty: float,
-                          given: tuple[Any, ...], random: np.random.RandomState, incremental: bool,
-                          doctor: bool) -> None:
-        batch_size = min(200, rows.count) if self.batch_size == "auto" else int(self.batch_size)
-        if batch_size > rows.count:
+    def _batches(self, count: int, random: np.random.RandomState) -> Shuffled:
+        """The batches of so many rows."""
+        batch_size = min(200, count) if self.batch_size == "auto" else int(self.batch_size)
+        if batch_size > count:
             warn_user("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
-        batches = Shuffled(rows.count, batch_size, random, self.shuffle)
-        report = self._reporter(rows)
-        self._make_steps(InMemory(rows, batches), held, rows, score, loss, penalty, given, incremental, doctor, report,
-                         report if held is None else self._reporter(held))
+        return Shuffled(count, batch_size, random, self.shuffle)
 
-    def _make_steps(self, feed: Feed, held: Rows | Held | None, rows: Rows, score: Any, loss: Loss, penalty: float,
-                    given: tuple[Any, ...], incremental: bool, doctor: bool,
-                    report: Callable[[float], float], report_held: Callable[[float], float]) -> None:
-        """The training itself, and what is said of it; `rows` are some of those that it is fed with."""
-        network, epochs = self._network, 1 if incremental else int(self.max_iter)
-        state = self._optimizer_state(penalty, epochs * len(feed), incremental)
-        tasks, start = FitTasks(self, given, epochs), None if incremental else network.arena.snapshot()
+    def _make_steps(self, plan: FitPlan, feed: Feed) -> None:
+        """Train by steps, and judge what they reached."""
+        network, epochs = self._network, 1 if plan.incremental else int(self.max_iter)
+        state = self._optimizer_state(plan.penalty, epochs * len(feed), plan.incremental)
+        tasks, start = FitTasks(self, plan.given, epochs), None if plan.incremental else network.arena.snapshot()
 
         def check() -> None:
             if start is not None:
                 last = progress.last_loss(start[0])
                 progress.restore_best()
-                check_progress(network, rows, loss, last, report, start, self.tol)
+                check_progress(network, plan.rows, self._loss, last, plan.report, start, self.tol)
 
-        progress = Progress(self, state, feed.count, score, tasks, report, report_held, check)
+        progress = Progress(self, state, feed.count, plan.score, tasks, plan.report, plan.report_validation, check)
         callbacks: list[Callback] = [progress]
-        if doctor:
+        if plan.doctor:
             from ..doctor.watch import Doctor
 
             callbacks.append(Doctor())
         try:
             with np.errstate(all="ignore"):
-                Loop(network, feed, loss=loss, optimizer=state.optimizer, epochs=epochs, validation=held,
-                     callbacks=callbacks, state=state, history=self.history_).train()
+                Loop(network, feed, loss=self._loss, optimizer=state.optimizer, epochs=epochs, spec=plan.spec,
+                     validation=plan.validation, callbacks=callbacks, state=state, history=self.history_).train()
         except KeyboardInterrupt:
             warn_user("Training interrupted by user.")
         except DivergenceError as error:
             error.advice = error.advice or ASK_THE_DOCTOR
             raise
         tasks.finish()
-        if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
+        if not (plan.incremental or progress.converged) and self.n_iter_ == self.max_iter:
             warn_user(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
                       f"hasn't converged yet.", ConvergenceWarning)
 
@@ -401,41 +400,32 @@ class BaseMLP(CallbackSupportMixin):
 
     # --- the ways to train -------------------------------------------------------------------------------------
 
-    def _held_out(self, rows: Rows, codes: Array | None, validation: tuple[Any, ...] | None, given: tuple[Any, ...],
-                  random: np.random.RandomState, loss: Loss) -> tuple[Rows | None, Any, Rows]:
-        """Validation rows, what gives the score on them, and the rows that are left to train on."""
-        network = self._network
+    def _held_out(self, data: ArrayDataset, codes: Array | None, validation: tuple[Any, ...] | None,
+                  given: tuple[Any, ...], random: np.random.RandomState,
+                  spec: Spec) -> tuple[ArrayDataset, ArrayDataset | None, Callable[[], float] | None]:
+        """The rows to train on, the validation rows, and the function that gives the score on these."""
         if validation is not None:
             X_val, y_val, weight = validation
             x, y = checked(self, X_val, y_val, reset=False)
             target, _ = self._encode(y, False, True, None, validation=True)
-            weight = _sample_weight(weight, x)
-            held = prepared(as_rows(x, network.dtype), target, weight, network, loss, "validation ")
+            held = ArrayDataset(as_rows(x, spec.dtype), target, _sample_weight(weight, x), "validation ")
+            held.prepare(spec)
         elif self.early_stopping and self.solver != "lbfgs":
             stratify = host(codes) if codes is not None and self.n_outputs_ == 1 else None
-            kept, out = train_test_split(np.arange(rows.count), random_state=random,
+            kept, out = train_test_split(np.arange(data.rows), random_state=random,
                                          test_size=self.validation_fraction, stratify=stratify)
             if len(out) < 2:
                 raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your "
                                  "dataset.")
-            held, rows = rows.some(network.ops, out), rows.some(network.ops, kept)
+            data, held = data.some(kept), data.some(out)
             if self.scoring not in (None, "loss"):
                 validation = tuple(None if part is None else some(part, out) for part in given)
         else:
-            return None, None, rows
-        xp = network.ops.xp
-
-        def own_score() -> float:
-            logits = inference.logits(network, inference.slices_of(network, held))
-            z = [xp.asarray(part, copy=True) for part in logits]
-            ours = Rows(held.x, stored(held.y, network.backend),
-                        None if held.weight is None else stored(held.weight, network.backend))
-            return self._score_rows(xp, z[0] if len(z) == 1 else xp.concat(z, axis=0), ours)
-
+            return data, None, None
         if self.scoring is None:
-            return held, own_score, rows
+            return data, held, lambda: self._own_score(held, spec)
         if self.scoring == "loss":
-            return held, lambda: -self.history_["validation_loss"][-1], rows
+            return data, held, lambda: -self.history_["validation_loss"][-1]
         scorer = check_scoring(self, self.scoring)
         assert validation is not None
         if not dispatching():  # scikit-learn's metrics take NumPy arrays alone
@@ -444,34 +434,45 @@ class BaseMLP(CallbackSupportMixin):
         takes = inspect.signature(scorer).parameters  # a function of the user's own may know of no weights
         weighs = "sample_weight" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
         weights = {"sample_weight": weight} if weight is not None and weighs else {}
-        return held, lambda: float(scorer(self, X_val, y_val, **weights)), rows
+        return data, held, lambda: float(scorer(self, X_val, y_val, **weights))
 
-    def _train_lbfgs(self, rows: Rows, held: Rows | None, score: Any, loss: Loss, penalty: float,
-                     tasks: FitTasks) -> None:
-        network, report, start = self._network, self._reporter(rows), self._network.arena.snapshot()
-        report_validation = report if held is None else self._reporter(held)
+    def _own_score(self, held: Dataset, spec: Spec) -> float:
+        """The estimator's own score on validation rows."""
+        network = self._network
+        xp, z, ys, weights = network.ops.xp, list[Array](), list[Array](), list[Array]()
+        with network.backend.active(), np.errstate(all="ignore"):
+            for part, logits in inference.logits(network, held.parts(spec)):
+                z.append(xp.asarray(logits, copy=True))
+                ys.append(stored(part.y, network.backend))
+                weights += [] if part.weight is None else [stored(part.weight, network.backend)]
+            y = xp.concat(ys, axis=0)
+            rows = Rows(y, y, xp.concat(weights, axis=0) if weights else None)
+            return float(self._score_rows(xp, xp.concat(z, axis=0), rows))
+
+    def _train_lbfgs(self, plan: FitPlan) -> None:
+        network, start, tasks = self._network, self._network.arena.snapshot(), FitTasks(self, plan.given, self.max_iter)
         self.n_iter_ = 0
 
         def after(value: float) -> bool:
             tasks.begin()
             self.history_.append(loss=value)
-            note_loss(self, report(value))
-            if held is not None:
-                measured = inference.evaluate(network, inference.slices_of(network, held), held, loss, ())["loss"]
-                self.history_.note(validation_loss=report_validation(measured))
-                note_score(self, score())
+            note_loss(self, plan.report(value))
+            if plan.validation is not None and plan.score is not None:
+                measured = inference.evaluate(network, plan.validation.parts(plan.spec), self._loss, ())["loss"]
+                self.history_.note(validation_loss=plan.report_validation(measured))
+                note_score(self, plan.score())
             return tasks.end(network)
 
         try:
             with np.errstate(all="ignore"):
-                result = minimize_lbfgs(network, loss, rows, penalty, tol=self.tol, max_iter=self.max_iter,
-                                        max_fun=self.max_fun, after=after)
+                result = minimize_lbfgs(network, self._loss, plan.rows, plan.penalty, tol=self.tol,
+                                        max_iter=self.max_iter, max_fun=self.max_fun, after=after)
         except KeyboardInterrupt:
             warn_user("Training interrupted by user.")
         else:
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
-            self.loss_ = report(float(result.fun))
-            check_progress(network, rows, loss, 0.0, report, start, self.tol)
+            self.loss_ = plan.report(float(result.fun))
+            check_progress(network, plan.rows, self._loss, 0.0, plan.report, start, self.tol)
         tasks.finish()
 
     # --- predictions -------------------------------------------------------------------------------------------
@@ -479,8 +480,11 @@ class BaseMLP(CallbackSupportMixin):
     def _outputs(self, X: Any, method: str, function: Any) -> Array:
         """`function(xp, logits)` for X, as an array of X's namespace."""
         check_is_fitted(self)
-        if isinstance(X, Stream):
-            return inference.outputs(self._network, streams.slices_for(self, X), function, resolve("numpy"))
+        if is_dataset(X):
+            if X.inputs != self.n_features_in_:
+                raise ShapeError(f"X has {X.inputs} features, but {type(self).__name__} is expecting "
+                                 f"{self.n_features_in_} features as input")
+            return inference.outputs(self._network, X.parts(self._network.spec()), function, resolve("numpy"))
         network, place = self._network, source_of(X)
         table = getattr(self, "_table", None)
         if table is not None and hasattr(X, "columns") and hasattr(X, "iloc"):
@@ -489,8 +493,7 @@ class BaseMLP(CallbackSupportMixin):
             raise ValueError(f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the "
                              f"same device as those passed to fit(): expected {self._place}, got {place.name}")
         x = as_rows(checked(self, X, reset=False)[0], network.dtype)
-        slices = (features(part, network, "X") for part in inference.parts(network, x))
-        return inference.outputs(network, slices, function, place)
+        return inference.outputs(network, ArrayDataset(x, x_name="X").parts(network.spec()), function, place)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The mean accuracy, or R2, of the predictions for X.
@@ -501,7 +504,7 @@ class BaseMLP(CallbackSupportMixin):
         y : (n_samples,) or (n_samples, n_outputs)
         sample_weight : (n_samples,), optional
         """
-        if isinstance(X, Stream):
+        if is_dataset(X):
             return float((accuracy_score if is_classifier(self) else r2_score)(X.values(), self.predict(X)))
         if dispatching() or device_backend(X) is None:
             return float(super().score(X, y, sample_weight))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..activations import Activation, as_activation
+from ..data.arrays import Rows
+from ..data.dataset import Dataset
 from ..errors import ParameterError
 from ..layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
 from ..losses import Loss
 from ..network import Network, named
 from ..optimizers import Optimizer
+from ..spec import Spec
 
 NORMS = {"batch": BatchNorm, "layer": LayerNorm}
 _SCIKIT = ("identity", "sigmoid", "tanh", "relu")  # for these initial weights are drawn as scikit-learn does
@@ -30,6 +35,43 @@ class Training(NamedTuple):
     batch_size: int
     epochs: int
     shuffle: bool
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What one call of `fit` trains on, and how.
+
+    Attributes
+    ----------
+    spec : Spec
+        That by which the rows have been prepared.
+    rows : Rows
+        The training rows, or of a data set that is read while it is used, the first of them.
+    validation : Dataset or None
+    score : callable or None
+        Gives the score of the network as it is, on the validation rows.
+    given : tuple
+        X, y and sample_weight, for scikit-learn's callbacks.
+    penalty : float
+        The L2 penalty on the sum of a batch's losses.
+    report, report_validation : callable
+        Convert the loss that is minimised to the one that is reported, for the training and the validation rows.
+    incremental : bool
+        Whether this is one call of `partial_fit`.
+    doctor : bool
+        Whether a `Doctor` watches.
+    """
+
+    spec: Spec
+    rows: Rows
+    validation: Dataset | None
+    score: Callable[[], float] | None
+    given: tuple[Any, ...]
+    penalty: float
+    report: Callable[[float], float] = float
+    report_validation: Callable[[float], float] = float
+    incremental: bool = False
+    doctor: bool = False
 
 
 def hidden_layers(sizes: Any) -> list[Any]:

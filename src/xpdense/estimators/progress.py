@@ -12,7 +12,7 @@ from ..backend import Array, host
 from ..callbacks import Callback, Run
 from ..data.arrays import Rows, stored
 from ..errors import DivergenceError
-from ..inference import evaluate, slices_of
+from ..inference import evaluate
 from ..losses import Loss
 from ..network import Network
 from ..optimizers import OptimizerState
@@ -230,10 +230,10 @@ def check_progress(network: Network, rows: Rows, loss: Loss, last: float, report
     """
     every = -(-rows.count // _JUDGED)
     if every > 1:
-        rows = rows.some(network.ops, np.arange(0, rows.count, every))
+        rows = rows.some(np.arange(0, rows.count, every))
 
     def mean_loss() -> float:
-        return abs(report(evaluate(network, slices_of(network, rows), rows, loss, ())["loss"]))
+        return abs(report(evaluate(network, [rows], loss, ())["loss"]))
 
     arena, y = network.arena, stored(rows.y, network.backend)
     weight = None if rows.weight is None else stored(rows.weight, network.backend)
@@ -249,7 +249,7 @@ def check_progress(network: Network, rows: Rows, loss: Loss, last: float, report
     if not reached <= 10.0 * max(zero, untrained) + tol:
         xp = network.backend.xp
         largest = float(xp.max(xp.abs(arena.params)))
-        feature = max(float(xp.max(xp.abs(x))) for x in slices_of(network, rows))
+        feature = max(float(xp.max(xp.abs(stored(part.x, network.backend)))) for part in rows.parts(network.part_rows))
         target = float(np.max(np.abs(host(rows.y))))
         raise DivergenceError(
             f"the training diverged: its loss is {reached:.3g}, that of the untrained network was {untrained:.3g}, and "

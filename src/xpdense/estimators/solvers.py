@@ -14,7 +14,6 @@ from scipy.optimize import OptimizeResult, minimize
 from ..backend import host
 from ..data.arrays import Rows, stored
 from ..errors import ParameterError
-from ..inference import slices_of
 from ..layers import BatchNorm, Dropout
 from ..losses import Loss
 from ..network import Network
@@ -116,13 +115,13 @@ def minimize_lbfgs(network: Network, loss: Loss, rows: Rows, penalty: float, *, 
         arena.params[...] = backend.from_host(w.astype(network.dtype))
         arena.refresh()
         value, gradient, end = 0.0, np.zeros(w.size), 0
-        for x in slices_of(network, rows):
-            start, end = end, end + int(x.shape[0])
-            some = None if rows.weight is None else stored(rows.weight[start:end], backend)
-            share = float(end - start) if weight is None else float(weight[start:end].sum())
-            part = loss_and_gradients(network, loss, Rows(x, stored(rows.y[start:end, ...], backend), some))
-            value += float(part) * share / total_weight
-            gradient += np.asarray(backend.to_host(arena.grads), np.float64) * (share / total_weight)
+        for part in rows.parts(network.part_rows):
+            start, end = end, end + part.count
+            part_weight = float(end - start) if weight is None else float(weight[start:end].sum())
+            some = None if part.weight is None else stored(part.weight, backend)
+            batch = Rows(stored(part.x, backend), stored(part.y, backend), some)
+            value += float(loss_and_gradients(network, loss, batch)) * part_weight / total_weight
+            gradient += np.asarray(backend.to_host(arena.grads), np.float64) * (part_weight / total_weight)
         gradient[:decaying] += strength * w[:decaying]
         seen = value + 0.5 * strength * float(w[:decaying] @ w[:decaying])
         return seen, gradient
