@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import io
@@ -53,21 +54,20 @@ class CsvSource(Source):
             if raw.peek(2)[:2] == b"\x1f\x8b":
                 raise FileFormatError(f"{path} is a gzip file, which cannot be read from its middle: unpack it")
             self._file, self.groups, kinds = UnchangedFile(path), [], dict[str, str]()
-            lines = _CountedLines(raw)
-            self._rows = CheckedRows(path, lines)
-            start, first, count = lines.bytes, 0, 0
+            self._rows = CheckedRows(path, codecs.iterdecode(raw, "utf-8-sig"))
+            start, first, count = raw.tell(), 0, 0
             for count in self._rows:
                 if count == first + GROUP:
-                    self._add(Group("", GROUP, (start, lines.bytes), first), kinds)
-                    start, first = lines.bytes, count
+                    self._add(first, GROUP, (start, raw.tell()), kinds)
+                    start, first = raw.tell(), count
             if count > first:
-                self._add(Group("", count - first, (start, lines.bytes), first), kinds)
+                self._add(first, count - first, (start, raw.tell()), kinds)
         kinds |= dict.fromkeys(self._rows.codes, "text")
         self.columns = {name: kinds.get(name, "empty") for name in self._rows.names}
 
-    def _add(self, group: Group, kinds: dict[str, str]) -> None:
-        """Add a group, and update the kinds of the columns by what they hold in it."""
-        group.label = f"{self._path}, rows {group.first + 1:,} to {group.first + group.rows:,}"
+    def _add(self, first: int, rows: int, span: tuple[int, int], kinds: dict[str, str]) -> None:
+        """Add the group of these rows and bytes, and update the kinds of the columns by what they hold in it."""
+        group = Group(f"{self._path}, rows {first + 1:,} to {first + rows:,}", rows, span, first)
         for name, values in self._frame(group, self._rows.names, dict.fromkeys(self._rows.codes, "str")).items():
             if values.notna().any():
                 kind = kind_of(values)
@@ -146,24 +146,12 @@ class CheckedRows:
             if len(row) != len(self.names):
                 raise FileFormatError(f"line {self._reader.line_num} of {self.path} has {len(row)} fields, and the "
                                       f"header has {len(self.names)}")
-            self.codes.update(name for name, field in zip(self.names, row, strict=True)
-                              if field[:1] == "0" and field[1:].isdigit())
+            for name, field in zip(self.names, row, strict=True):
+                if field[:1] == "0" and field[1:].isdigit():
+                    self.codes.add(name)
             yield count
         if not count:
             raise FileFormatError(f"{self.path} has a header and no rows")
-
-
-class _CountedLines:
-    """The lines of a binary file as text, and the number of bytes read so far."""
-
-    def __init__(self, raw: Any) -> None:
-        self._raw, self.bytes = raw, 0
-
-    def __iter__(self) -> Iterator[str]:
-        for line in self._raw:
-            text = line.decode("utf-8-sig" if self.bytes == 0 else "utf-8")
-            self.bytes += len(line)
-            yield text
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,27 @@ def write_predictions(out: str | Path | None, parts: Iterable[Any], target: Targ
     1.5
     2
     """
-    pandas = require("pandas", "cli", "writing tables")
+    pandas, rows = require("pandas", "cli", "writing tables"), 0
+
+    def frames() -> Iterator[Any]:
+        nonlocal rows
+        for part in parts:
+            prediction = np.asarray(host(part))
+            rows += len(prediction)
+            yield pandas.DataFrame(columns_of(prediction, target, proba))
+
     if out is None:
-        return _written(pandas, _csv(sys.stdout), parts, target, proba)
+        _write_csv(sys.stdout, frames())
+        return rows
     path = Path(out)
     check_file(path)
     with replaced(path) as temporary:
         if path.suffix.lower() in SUFFIXES:
-            return _written(pandas, _parquet(temporary), parts, target, proba)
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            return _written(pandas, _csv(file), parts, target, proba)
+            _write_parquet(temporary, frames())
+        else:
+            with open(temporary, "w", encoding="utf-8", newline="") as file:
+                _write_csv(file, frames())
+    return rows
 
 
 def check_file(path: Path) -> None:
@@ -87,47 +99,24 @@ def check_file(path: Path) -> None:
         check_writable(path.parent)
 
 
-def _written(pandas: Any, write: Any, parts: Iterable[Any], target: TargetEncoder | None, proba: bool) -> int:
-    rows = 0
-    try:
-        next(write)
-        for part in parts:
-            prediction = np.asarray(host(part))
-            write.send(pandas.DataFrame(columns_of(prediction, target, proba)))
-            rows += len(prediction)
-    finally:
-        write.close()
-    return rows
+def _write_csv(file: Any, frames: Iterable[Any]) -> None:
+    for number, frame in enumerate(frames):
+        file.write(frame.to_csv(index=False, header=number == 0, lineterminator="\n"))
 
 
-def _csv(file: Any) -> Any:
-    header = True
-    while True:
-        frame = yield
-        file.write(frame.to_csv(index=False, header=header, lineterminator="\n"))
-        header = False
-
-
-def _parquet(path: Path) -> Any:
+def _write_parquet(path: Path, frames: Iterator[Any]) -> None:
     arrow = lean_arrow()
     parquet = require("pyarrow.parquet", "cli", "writing Parquet files")
-    writer, waiting = None, list[Any]()
-
-    def write() -> Any:
-        table = arrow.concat_tables(waiting)
-        text = [f.name for f in table.schema if not arrow.types.is_floating(f.type)]
-        opened = writer or parquet.ParquetWriter(path, table.schema, use_dictionary=text)
-        opened.write_table(table.cast(opened.schema))
-        waiting.clear()
-        return opened
-
-    try:
-        while True:
-            waiting.append(arrow.Table.from_pandas((yield), preserve_index=False))
-            if sum(table.num_rows for table in waiting) >= _ROW_GROUP:
-                writer = write()
-    finally:
-        if waiting:
-            writer = write()
-        if writer is not None:
-            writer.close()
+    tables = (arrow.Table.from_pandas(frame, preserve_index=False) for frame in frames)
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for first in tables:
+            group, rows = [first], first.num_rows
+            while rows < _ROW_GROUP and (table := next(tables, None)) is not None:
+                group.append(table)
+                rows += table.num_rows
+            whole = arrow.concat_tables(group)
+            if writer is None:
+                text = [field.name for field in whole.schema if not arrow.types.is_floating(field.type)]
+                writer = stack.enter_context(parquet.ParquetWriter(path, whole.schema, use_dictionary=text))
+            writer.write_table(whole.cast(writer.schema))
