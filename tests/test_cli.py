@@ -551,7 +551,7 @@ def test_what_cannot_be_streamed_is_said(table: Path) -> None:
 
 def test_a_run_stopped_after_some_epochs_goes_on_to_the_same_model(table: Path,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    from xpdense.durable import Checkpoint
+    from xpdense.checkpointing import Checkpoint
 
     options = ["--target", "price", "--epochs", 6, "--hidden", 16, "--checkpoint-every", "1epochs"]
     whole = run("train", "parts", *options, "--out", "whole")

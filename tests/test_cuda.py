@@ -18,12 +18,11 @@ from replaying import PAIRS, PLAIN, RICH, Looking, bits
 import xpdense as xd
 from xpdense.activations import ACTIVATIONS
 from xpdense.backend import Backend, resolve
-from xpdense.comm import Solo
 from xpdense.data.arrays import Rows
 from xpdense.losses import LOSSES, SoftmaxCrossEntropy, as_loss
 from xpdense.ops import CudaOps, Memory, Ops, cublas, cuda, cuda_kernels
 from xpdense.optimizers import OPTIMIZERS, as_optimizer
-from xpdense.training import train_step
+from xpdense.step import TrainStep
 
 
 def data(loss: str = "squared_error", rows: int = 75, seed: int = 4) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +78,7 @@ def test_a_step_neither_waits_for_the_device_nor_allocates(layers, loss, weighte
 
         def step(number: int) -> None:
             batch = rows.take(net.ops, some, memory)
-            train_step(net, as_loss(loss), state, batch, number, 1e-3, Solo())
+            TrainStep(net, as_loss(loss), state)(batch, number, 1e-3)
 
         step(0), step(1)  # compile, and make all memory
         with watched(cuda_backend) as asked:
@@ -133,7 +132,7 @@ def test_replayed_and_eager_steps_give_the_same_bits(loss, optimizer, layers, cu
         runs.append((history["loss"], bits(net)))
         assert history.steps == 30
         assert history.replayed == (0 if callbacks else 28), "nine full batches an epoch and one smaller, two recorded"
-        assert ("callback" in history.why_not_replayed) == bool(callbacks)
+        assert ("callback" in history.no_capture_reason) == bool(callbacks)
     assert runs[0] == runs[1]
 
 
@@ -167,7 +166,7 @@ def test_where_no_graph_can_be_captured_steps_are_made_from_python_and_it_says_s
         runs.append(bits(net))
         messages = [str(w.message) for w in caught if "captured" in str(w.message)]
         assert len(messages) == (stream is Refusing)
-        assert ("no graphs here" in history.why_not_replayed) == (stream is Refusing)
+        assert ("no graphs here" in history.no_capture_reason) == (stream is Refusing)
     assert runs[0] == runs[1]
 
 
@@ -180,7 +179,7 @@ def test_without_cublas_products_are_cupys_and_nothing_is_captured(cuda_backend,
     net = xd.DenseNetwork(PLAIN, inputs=6, backend="cupy", dtype="float64")
     history = net.fit(x, y, loss="squared_error", epochs=2, batch_size=8)
     assert history.replayed == 0
-    assert "libcublas" in history.why_not_replayed
+    assert "libcublas" in history.no_capture_reason
     other = xd.DenseNetwork(PLAIN, inputs=6, backend="numpy", dtype="float64")
     np.testing.assert_allclose(history["loss"], other.fit(x, y, loss="squared_error", epochs=2, batch_size=8)["loss"],
                                rtol=1e-9)
@@ -320,13 +319,13 @@ def test_a_step_that_overflows_float16_is_left_out_and_the_scale_halved(cuda_bac
         before = bits(net)
         batch = Rows(cuda_backend.from_host(np.full((1, 1), 100.0, np.float16)),
                      cuda_backend.from_host(np.zeros((1, 1), np.float32)), None)
-        train_step(net, as_loss("squared_error"), state, batch, 0, 1e-3, Solo())
+        TrainStep(net, as_loss("squared_error"), state)(batch, 0, 1e-3)
         assert bits(net) == before, "the gradient 2 * 100 * 100 * 2**15 overflows"
         assert not cuda_backend.to_host(state.buffers["velocity"]).any()
         np.testing.assert_array_equal(cuda_backend.to_host(ops.loss_scale), [2.0**14, 0.0])
         small = Rows(cuda_backend.from_host(np.full((1, 1), 2.0**-10, np.float16)), batch.y, None)
         for step in range(4):
-            train_step(net, as_loss("squared_error"), state, small, step, 1e-3, Solo())
+            TrainStep(net, as_loss("squared_error"), state)(small, step, 1e-3)
         np.testing.assert_array_equal(cuda_backend.to_host(ops.loss_scale), [2.0**15, 1.0])
         moved = 1.0 - cuda_backend.to_host(net.params["0.weight"])[0, 0]
         assert moved == pytest.approx(1e-3 * 2.0 * 2.0**-20 * (1 + 1.9 + 2.71 + 3.439), rel=0.1, abs=2.0**-23)
@@ -368,7 +367,7 @@ def test_data_that_would_fill_the_device_stay_on_the_host_and_train_to_the_same_
         runs.append((history["loss"], history["validation_loss"], history["validation_accuracy"], bits(net)))
     assert runs[0] == runs[1]
     history = net.fit(x, y, loss="softmax_cross_entropy", epochs=1, batch_size=16)
-    assert "stay on the host" in history.why_not_replayed
+    assert "stay on the host" in history.no_capture_reason
 
 
 def test_copies_run_beside_the_steps_and_wait_for_each_other_where_they_must(cuda_backend, monkeypatch):

@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 
 import xpdense as xd
 from xpdense.backend import Backend, host
-from xpdense.doctor.rate import RateTest, find_learning_rate
 from xpdense.errors import DivergenceError, NonFiniteDataError, NonFiniteLossError, OutputError, ParameterError
+from xpdense.learning_rate import RateTest, find_learning_rate
 from xpdense.losses import LOSSES
 from xpdense.optimizers import OPTIMIZERS, as_optimizer
 

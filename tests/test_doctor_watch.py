@@ -10,10 +10,11 @@ import pytest
 
 import xpdense as xd
 import xpdense.doctor.watch
-from xpdense.data.arrays import Batches, prepared
-from xpdense.doctor.watch import Watch
+from xpdense.data.arrays import Batches, InMemory, prepared
+from xpdense.doctor.watch import _constant_loss
 from xpdense.errors import DoctorWarning
 from xpdense.losses import as_loss
+from xpdense.training import Loop
 
 datasets = pytest.importorskip("sklearn.datasets", reason="the data sets are scikit-learn's")
 
@@ -59,11 +60,13 @@ def test_it_is_examined_from_the_weights_before_the_fit(digits):
 def test_a_layer_that_stays_as_it_was_is_a_signal(digits):
     net, chosen = network(), as_loss("softmax_cross_entropy")
     rows = prepared(*digits, None, net, chosen)
-    watch, history = Watch(net, rows, chosen, xd.SGD(0.1), Batches(600, 32, 0), 2), xd.History()
+    feed, doctor = InMemory(rows, Batches(600, 32, 0)), xd.Doctor()
+    run = Loop(net, feed, loss=chosen, optimizer=xd.SGD(0.1), epochs=2).run
+    doctor.on_train_begin(run)
     for loss in (2.0, 0.1):
-        history.append(loss=loss)
+        run.history.append(loss=loss)
     net.params["1.weight"][...] += 1.0
-    assert watch.signals(history) == ["0.weight, 0.bias, 1.bias did not move"]
+    assert doctor.signals(run) == ["0.weight, 0.bias, 1.bias did not move"]
 
 
 def test_weights_that_do_not_move_are_seen(digits):
@@ -93,6 +96,27 @@ def test_without_the_doctor_the_error_says_how_to_ask_for_it():
     assert caught.value.diagnosis is None
 
 
+def test_a_stream_is_watched_too(digits):
+    with pytest.warns(DoctorWarning, match="learning_rate_too_high"):
+        history = network().fit(xd.data.open(*digits), loss="softmax_cross_entropy", optimizer=xd.SGD(100.0), epochs=8,
+                                callbacks=[xd.Doctor()])
+    assert history.diagnosis.findings[0].cause == "learning_rate_too_high"
+    good = network().fit(xd.data.open(*digits), loss="softmax_cross_entropy", epochs=8, doctor=True)
+    assert good.diagnosis is None
+
+
+def test_an_interrupted_fit_is_not_examined(digits):
+    class Interrupt(xd.Callback):
+        def on_epoch_end(self, run):
+            raise KeyboardInterrupt
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(KeyboardInterrupt):
+            network().fit(*digits, loss="softmax_cross_entropy", optimizer=xd.SGD(100.0), epochs=3,
+                          callbacks=[Interrupt(), xd.Doctor()])
+
+
 def test_where_the_doctor_fails_the_error_of_the_training_is_raised(monkeypatch):
     def broken(*_, **__):
         raise RuntimeError("no")
@@ -111,8 +135,9 @@ def test_where_the_doctor_fails_the_error_of_the_training_is_raised(monkeypatch)
 def test_no_other_constant_has_a_lower_loss(loss, target):
     chosen, net = as_loss(loss), xd.DenseNetwork([xd.Dense(3)], inputs=2, dtype="float64")
     rows = prepared(np.zeros((40, 2)), target, None, net, chosen)
-    watch = Watch(net, rows, chosen, xd.SGD(0.1), Batches(40, 8, 0), 1)
-    best, rng, y = watch._constant(), np.random.default_rng(0), np.asarray(rows.y)
+    feed = InMemory(rows, Batches(40, 8, 0))
+    best = _constant_loss(Loop(net, feed, loss=chosen, optimizer=xd.SGD(0.1), epochs=1).run)
+    rng, y = np.random.default_rng(0), np.asarray(rows.y)
     share = np.bincount(y, minlength=3) / 40 if y.ndim == 1 else y.mean(axis=0)
     centre = {"softmax_cross_entropy": np.log, "binary_cross_entropy": lambda p: np.log(p / (1 - p)),
               "squared_error": lambda mean: mean, "absolute_error": lambda _: np.median(y, axis=0)}[loss](share)

@@ -13,8 +13,8 @@ import pytest
 from replaying import bits
 
 import xpdense as xd
-from xpdense import training
 from xpdense.backend import Backend, resolve
+from xpdense.step import TrainStep
 
 RNG = np.random.default_rng(2)
 X = RNG.standard_normal((400, 5)).astype(np.float32)
@@ -104,7 +104,7 @@ class OutOfMemoryError(RuntimeError):
 def test_memory_that_ends_in_the_middle_leaves_a_network_that_works(error: Exception, step: int,
                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     net, made = network(ops="generic"), 0
-    original = training.train_step
+    original = TrainStep.__call__
 
     def failing(*arguments: Any, **options: Any) -> Any:
         nonlocal made
@@ -114,7 +114,7 @@ def test_memory_that_ends_in_the_middle_leaves_a_network_that_works(error: Excep
             raise error
         return original(*arguments, **options)
 
-    monkeypatch.setattr(training, "train_step", failing)
+    monkeypatch.setattr(TrainStep, "__call__", failing)
     with pytest.raises(xd.MemoryLimitError, match="lower batch_size"):
         net.fit(X, Y[:, None] * np.ones(3), loss="squared_error", batch_size=8, epochs=3)
     monkeypatch.undo()

@@ -19,7 +19,7 @@ import pytest
 from replaying import bits
 
 import xpdense as xd
-from xpdense import checkpoint, durable
+from xpdense import checkpointing, files, storage
 from xpdense.errors import OutputError
 
 RNG = np.random.default_rng(4)
@@ -37,7 +37,7 @@ class Died(Exception):
 class Die(xd.Callback):
     """Ends the training after some steps, at a pause, where the process might have been killed."""
 
-    leaves_settings = True
+    keeps_optimizer_settings = True
 
     def __init__(self, step: int) -> None:
         self.step = step
@@ -141,7 +141,7 @@ def test_a_training_that_is_broken_off_ends_in_the_same_bits(variant: str, tmp_p
 def test_a_checkpoint_is_made_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     with pytest.raises(Died):
         fit(network(), xd.Checkpoint(tmp_path, every=8, unit="steps"), Die(33), validation=None, epochs=50)
-    state = checkpoint.read_training(checkpoint.checkpoints(tmp_path)[0]).config["loop"]
+    state = storage.read_training(storage.checkpoints(tmp_path)[0]).config["loop"]
     assert 0 < state["step"] < -(-N // 8)
 
 
@@ -188,7 +188,7 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before_and_says_so(what: str
     fit(unbroken)
     with pytest.raises(Died):
         fit(network(), xd.Checkpoint(tmp_path, every=8, unit="steps"), Die(100))
-    damage(checkpoint.checkpoints(tmp_path)[0], what)
+    damage(storage.checkpoints(tmp_path)[0], what)
     with pytest.warns(xd.ResumeWarning, match=r"damaged.*The checkpoint before it is taken"):
         fit(net, xd.Checkpoint(tmp_path, every=8, unit="steps"), resume=tmp_path)
     assert bits(net) == bits(unbroken)
@@ -196,7 +196,7 @@ def test_a_damaged_newest_one_falls_back_to_the_one_before_and_says_so(what: str
 
 def test_where_all_are_damaged_nothing_is_trained(tmp_path: Path) -> None:
     fit(network(), xd.Checkpoint(tmp_path), epochs=2)
-    for folder in checkpoint.checkpoints(tmp_path):
+    for folder in storage.checkpoints(tmp_path):
         damage(folder, "weights")
     net = network()
     before = bits(net)
@@ -253,7 +253,7 @@ def test_one_checkpoint_can_be_named(tmp_path: Path) -> None:
     fit(network(), xd.Checkpoint(tmp_path), epochs=3)
     longer, net = network(), network()
     fit(longer, epochs=3)
-    fit(net, epochs=3, resume=checkpoint.checkpoints(tmp_path)[-1])
+    fit(net, epochs=3, resume=storage.checkpoints(tmp_path)[-1])
     assert bits(net) == bits(longer)
 
 
@@ -413,7 +413,8 @@ def faulty(monkeypatch: pytest.MonkeyPatch, at: int, how: str) -> Callable[[], i
         file = counted(real_open)(path, mode, *arguments, **options)
         return File(file) if set(mode) & set("wx") else file
 
-    monkeypatch.setattr(checkpoint, "open", opened, raising=False)
+    for module in (files, storage):
+        monkeypatch.setattr(module, "open", opened, raising=False)
     for name in ("fsync", "rename", "replace", "chmod", "unlink"):
         monkeypatch.setattr(os, name, counted(getattr(os, name)))
     monkeypatch.setattr(tempfile, "mkdtemp", counted(tempfile.mkdtemp))
@@ -443,17 +444,17 @@ def attempts(monkeypatch: pytest.MonkeyPatch, how: str, act: Callable[[], Any]) 
 @pytest.mark.parametrize("how", ["ENOSPC", "EIO", "killed"])
 def test_a_write_that_fails_anywhere_leaves_every_checkpoint_whole(how: str, halves: Any, tmp_path: Path,
                                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.write_checkpoint(tmp_path, 1, *halves)
+    storage.write_checkpoint(tmp_path, 1, *halves)
     failures = 0
-    for error in attempts(monkeypatch, how, lambda: checkpoint.write_checkpoint(tmp_path, 2, *halves)):
+    for error in attempts(monkeypatch, how, lambda: storage.write_checkpoint(tmp_path, 2, *halves)):
         failures += error is not None
         assert error is None or isinstance(error, Killed) or str(tmp_path) in str(error)
-        found = checkpoint.checkpoints(tmp_path)
+        found = storage.checkpoints(tmp_path)
         assert tmp_path / "step-0000000001" in found
         assert error is not None or tmp_path / "step-0000000002" in found
         for path in found:  # whatever has the name of a checkpoint is one
-            assert checkpoint.read(path).tensors()
-            assert np.array_equal(checkpoint.read_training(path).tensors()["a"], np.arange(2000.0))
+            assert storage.read(path).tensors()
+            assert np.array_equal(storage.read_training(path).tensors()["a"], np.arange(2000.0))
         if how != "killed":
             assert saves(tmp_path) == [path.name for path in reversed(found)], "something was left behind"
         shutil.rmtree(tmp_path / "step-0000000002", ignore_errors=True)
@@ -463,31 +464,31 @@ def test_a_write_that_fails_anywhere_leaves_every_checkpoint_whole(how: str, hal
 @pytest.mark.parametrize("how", ["ENOSPC", "killed"])
 def test_a_step_that_is_written_again_is_never_without_a_checkpoint(how: str, halves: Any, tmp_path: Path,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    path = checkpoint.write_checkpoint(tmp_path, 7, *halves)
-    for _ in attempts(monkeypatch, how, lambda: checkpoint.write_checkpoint(tmp_path, 7, *halves)):
-        found = checkpoint.checkpoints(tmp_path)
+    path = storage.write_checkpoint(tmp_path, 7, *halves)
+    for _ in attempts(monkeypatch, how, lambda: storage.write_checkpoint(tmp_path, 7, *halves)):
+        found = storage.checkpoints(tmp_path)
         assert found
         for folder in found:
-            assert checkpoint.read(folder).tensors()
-            assert checkpoint.read_training(folder).tensors()
-        checkpoint.sweep(tmp_path)
-    assert checkpoint.checkpoints(tmp_path) == [path]
+            assert storage.read(folder).tensors()
+            assert storage.read_training(folder).tensors()
+        storage.sweep(tmp_path)
+    assert storage.checkpoints(tmp_path) == [path]
 
 
 @pytest.mark.parametrize("how", ["EIO", "killed"])
 def test_a_removal_that_fails_anywhere_leaves_no_half_of_one(how: str, halves: Any, tmp_path: Path,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     for at in range(20):
-        path = checkpoint.write_checkpoint(tmp_path, at, *halves)
+        path = storage.write_checkpoint(tmp_path, at, *halves)
         with monkeypatch.context() as patch:
             calls = faulty(patch, at, how)
             with contextlib.suppress(OutputError, Killed):
-                checkpoint.remove(path)
+                storage.remove(path)
             made = calls()
-        for left in checkpoint.checkpoints(tmp_path):
-            assert checkpoint.read(left).tensors()
-            assert checkpoint.read_training(left).tensors()
-        checkpoint.sweep(tmp_path)
+        for left in storage.checkpoints(tmp_path):
+            assert storage.read(left).tensors()
+            assert storage.read_training(left).tensors()
+        storage.sweep(tmp_path)
         assert all(name.startswith("step-") for name in saves(tmp_path))
         if made <= at:
             return
@@ -530,7 +531,7 @@ def test_a_full_disk_is_said_and_the_last_checkpoint_stays(tmp_path: Path) -> No
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("there is no device that is always full")
-    with pytest.raises(OutputError, match="No space left"), checkpoint.replaced(full) as path, open(path, "wb") as file:
+    with pytest.raises(OutputError, match="No space left"), files.replaced(full) as path, open(path, "wb") as file:
         file.write(b"x" * 100_000)
 
 
@@ -551,10 +552,10 @@ def test_a_newer_format_is_read_where_it_says_that_it_can_be(tmp_path: Path) -> 
     net = network()
     net.save(tmp_path)
     index = json.loads((tmp_path / "model.json").read_text())
-    index |= {"version": checkpoint.VERSION + 1, "new": "a field that nobody here knows"}
+    index |= {"version": storage.VERSION + 1, "new": "a field that nobody here knows"}
     (tmp_path / "model.json").write_text(json.dumps(index))
     assert bits(xd.load(tmp_path)) == bits(net)
-    index["reads"] = checkpoint.VERSION + 1
+    index["reads"] = storage.VERSION + 1
     (tmp_path / "model.json").write_text(json.dumps(index))
     with pytest.raises(xd.ModelFileError, match="pip install --upgrade xpdense"):
         xd.load(tmp_path)
@@ -581,9 +582,9 @@ def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
 
 def test_a_state_keeps_its_arrays_and_their_places() -> None:
     state = {"a": [1, {"b": np.arange(3)}], "c": np.float64(2.0), "d": None, "e": {"f": np.ones((2, 2), np.float32)}}
-    plain, tensors = durable._split(state)
+    plain, tensors = checkpointing._split(state)
     json.dumps(plain)
-    back = durable._joined(plain, tensors)
+    back = checkpointing._joined(plain, tensors)
     assert back["a"][0] == 1
     assert np.array_equal(back["a"][1]["b"], np.arange(3))
     assert (back["c"], back["d"]) == (2.0, None)
@@ -598,7 +599,7 @@ def test_a_training_on_a_device_goes_on_to_the_same_bits(precision: str, cuda_ba
     fit(unbroken, epochs=2)
     with pytest.raises(Died):
         fit(network(**made), xd.Checkpoint(tmp_path, every=8, unit="steps"), Die(100), epochs=2)
-    state = checkpoint.read_training(checkpoint.checkpoints(tmp_path)[0]).config["loop"]
+    state = storage.read_training(storage.checkpoints(tmp_path)[0]).config["loop"]
     assert (state["scale"] is not None) == (precision == "float16")
     fit(net, xd.Checkpoint(tmp_path, every=8, unit="steps"), epochs=2, resume=tmp_path)
     assert bits(net) == bits(unbroken)

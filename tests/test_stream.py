@@ -567,7 +567,7 @@ def test_a_stream_in_order_fits_an_estimator_as_its_arrays_do() -> None:
 
 @pytest.mark.parametrize(("options", "fit", "match"), [
     ({"solver": "lbfgs"}, {}, "lbfgs"), ({"class_weight": "balanced"}, {}, "class_weight"),
-    ({}, {"y": Y}, "does not go with y"), ({}, {"doctor": True}, "doctor"), ({"scoring": "f1"}, {}, "scoring"),
+    ({}, {"y": Y}, "does not go with y"), ({"scoring": "f1"}, {}, "scoring"),
     ({}, {"sample_weight": np.ones(N)}, "sample_weight"), ({}, {"X_val": X, "y_val": Y}, "X_val must be a Stream"),
 ])
 def test_what_does_not_go_with_a_stream_is_said(options: Any, fit: Any, match: str) -> None:

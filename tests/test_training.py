@@ -18,15 +18,15 @@ import pytest
 from replaying import bits
 
 import xpdense as xd
-from xpdense import model, training
+from xpdense import inference, model
 from xpdense.activations import ACTIVATIONS
 from xpdense.backend import Backend
-from xpdense.comm import Solo
 from xpdense.data.arrays import Rows
 from xpdense.errors import LayerExtremes
 from xpdense.initializers import normal
 from xpdense.losses import as_loss
 from xpdense.optimizers import as_optimizer
+from xpdense.step import TrainStep
 
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((50, 3)).astype(np.float32)
@@ -74,7 +74,7 @@ def by_hand(net: xd.DenseNetwork, batches: Sequence[np.ndarray], optimizer: xd.O
     for step, rows in enumerate(batches):
         batch = Rows(put(X[rows]), put(Y[rows]), None if weight is None else put(weight[rows]))
         rate = optimizer.learning_rate(step, total)
-        losses.append(float(training.train_step(net, loss, state, batch, step, rate, Solo())))
+        losses.append(float(TrainStep(net, loss, state)(batch, step, rate)))
     return losses
 
 
@@ -250,12 +250,8 @@ def test_a_single_row_trains() -> None:
 
 
 @pytest.mark.parametrize(("rows", "batch_size", "epochs"), [(50, 16, 1250), (50, 7, 625), (50, 50, 5000), (50, 1, 100)])
-def test_default_number_of_epochs_makes_5000_steps(rows: int, batch_size: int, epochs: int,
-                                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    planned = []
-    monkeypatch.setattr(training, "train", lambda *_, **options: planned.append(options["epochs"]))
-    fit(network(), epochs=None, batch_size=batch_size)
-    assert planned == [epochs]
+def test_default_number_of_epochs_makes_5000_steps(rows: int, batch_size: int, epochs: int) -> None:
+    assert model.default_epochs(-(-rows // batch_size)) == epochs
 
 
 def test_default_number_of_epochs_is_at_least_ten(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,6 +419,49 @@ def test_callbacks_that_have_begun_are_told_of_the_end_however_it_comes(fail_at:
         fit(network(), callbacks=[Noting(log, "a"), Noting(log, "b", fail_at, error)], epochs=2, batch_size=25)
     begun = {name for name, hook, _ in log if hook == "begin"} - ({"b"} if fail_at[0] == "begin" else set())
     assert {name for name, hook, _ in log if hook == "end"} == begun
+
+
+class Failing(Noting):
+    """Also notes `on_failure`, and raises in its last hooks."""
+
+    def on_failure(self, run: Any, error: Exception) -> None:
+        self.log.append((self.name, "failure", error))
+
+    def on_train_end(self, run: Any) -> None:
+        super().on_train_end(run)
+        raise RuntimeError(f"the end of {self.name}")
+
+
+def test_every_callback_ends_whatever_another_one_raised() -> None:
+    log: list[Any] = []
+    with pytest.raises(RuntimeError, match="the end of a") as caught:
+        fit(network(), callbacks=[Failing(log, "a"), Failing(log, "b"), Noting(log, "c")], epochs=1, batch_size=50)
+    assert [name for name, hook, _ in log if hook == "end"] == ["a", "b", "c"]
+    assert "the end of b" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_callbacks_are_told_of_an_error_before_the_end_and_of_an_interrupt_only_by_the_end(
+        error: type[BaseException]) -> None:
+    log: list[Any] = []
+    with pytest.raises(RuntimeError, match="the end of a"):
+        fit(network(), callbacks=[Failing(log, "a"), Noting(log, "b", ("epoch", 0), error)], epochs=2, batch_size=50)
+    told = [hook for name, hook, _ in log if name == "a"]
+    assert told == ["begin", "step", "epoch", *(["failure"] if error is ZeroDivisionError else []), "end"]
+
+
+def test_a_loss_that_is_not_finite_is_told_with_good_weights_in_place() -> None:
+    seen: list[Any] = []
+
+    class Told(xd.Callback):
+        def on_failure(self, run: Any, error: Exception) -> None:
+            seen.append((error, bits(run.network)))
+
+    net = network()
+    start = bits(net)
+    with pytest.raises(xd.NonFiniteLossError) as caught:
+        fit(net, optimizer=xd.SGD(1e30), callbacks=[Told()])
+    assert seen == [(caught.value, start)]
 
 
 def test_stop_ends_the_training_after_the_epoch() -> None:
@@ -861,7 +900,7 @@ def test_predict_and_evaluate_work_in_batches_of_any_size(rows: int, loss: str, 
     net = network(*ALL_LAYERS, backend=place)
     fit(net, y=y, loss=loss, epochs=1)
     prediction, measured = net.predict(X), net.evaluate(X, y, metrics=[metric], sample_weight=WEIGHT)
-    monkeypatch.setattr(training, "batch_rows", lambda network: rows)
+    monkeypatch.setattr(inference, "batch_rows", lambda network: rows)
     np.testing.assert_allclose(net.predict(X), prediction, rtol=1e-5, atol=1e-6)
     again = net.evaluate(X, y, metrics=[metric], sample_weight=WEIGHT)
     assert again == pytest.approx(measured, rel=1e-5)
@@ -882,7 +921,7 @@ def test_memory_of_predict_and_evaluate_does_not_grow_with_rows_times_width() ->
 
 
 def test_rows_that_are_not_finite_are_found_in_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "batch_rows", lambda network: 3)
+    monkeypatch.setattr(inference, "batch_rows", lambda network: 3)
     x = X.copy()
     x[49, 2] = np.nan
     with pytest.raises(xd.NonFiniteDataError):
@@ -892,7 +931,7 @@ def test_rows_that_are_not_finite_are_found_in_every_batch(monkeypatch: pytest.M
 def test_threads_predict_at_once_and_get_the_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network(*ALL_LAYERS)
     fit(net, y=LABELS, loss="softmax_cross_entropy", epochs=1)
-    monkeypatch.setattr(training, "batch_rows", lambda network: 5)
+    monkeypatch.setattr(inference, "batch_rows", lambda network: 5)
     parts = [X[i : i + 17] + i for i in range(8)]
     expected = [net.predict(part) for part in parts]
     wrong: list[int] = []

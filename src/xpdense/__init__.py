@@ -15,12 +15,13 @@ _HOMES = {
     "arena": ("Parameter",),
     "callbacks": ("Callback", "EarlyStopping", "ProgressBar"),
     "doctor.diagnose": ("diagnose",),
+    "doctor.watch": ("Doctor",),
     "doctor.diagnosis": ("Diagnosis",),
     "doctor.findings": ("Finding",),
     "doctor.gradients": ("GradientReport", "TensorCheck", "check_gradients", "check_network"),
-    "doctor.rate": ("RateTest", "find_learning_rate"),
+    "learning_rate": ("RateTest", "find_learning_rate"),
     "doctor.recognise": ("recognise",),
-    "durable": ("Checkpoint",),
+    "checkpointing": ("Checkpoint",),
     "errors": ("ArrayTypeError", "BackendError", "DataError", "DivergenceError", "FileFormatError", "MemoryLimitError",
                "MissingDependencyError", "ModelFileError", "NonFiniteDataError", "NonFiniteLossError", "NotFittedError",
                "OutputError", "ParameterError", "ResumeWarning", "ShapeError", "TargetError", "UnknownNameError",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .callbacks import Callback as Callback
     from .callbacks import EarlyStopping as EarlyStopping
     from .callbacks import ProgressBar as ProgressBar
+    from .checkpointing import Checkpoint as Checkpoint
     from .doctor.diagnose import diagnose as diagnose
     from .doctor.diagnosis import Diagnosis as Diagnosis
     from .doctor.findings import Finding as Finding
@@ -73,10 +75,8 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .doctor.gradients import TensorCheck as TensorCheck
     from .doctor.gradients import check_gradients as check_gradients
     from .doctor.gradients import check_network as check_network
-    from .doctor.rate import RateTest as RateTest
-    from .doctor.rate import find_learning_rate as find_learning_rate
     from .doctor.recognise import recognise as recognise
-    from .durable import Checkpoint as Checkpoint
+    from .doctor.watch import Doctor as Doctor
     from .errors import ArrayTypeError as ArrayTypeError
     from .errors import BackendError as BackendError
     from .errors import DataError as DataError
@@ -105,6 +105,8 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .layers import Layer as Layer
     from .layers import LayerNorm as LayerNorm
     from .layers import Residual as Residual
+    from .learning_rate import RateTest as RateTest
+    from .learning_rate import find_learning_rate as find_learning_rate
     from .losses import AbsoluteError as AbsoluteError
     from .losses import BinaryCrossEntropy as BinaryCrossEntropy
     from .losses import Huber as Huber

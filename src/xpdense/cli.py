@@ -177,7 +177,7 @@ def train(
     Ctrl-C ends the step under way and writes a checkpoint, from which --resume goes on.
     """
     from .callbacks import EarlyStopping
-    from .durable import Checkpoint
+    from .checkpointing import Checkpoint
     from .runs import Options, check_going_on, planned, run_folder
 
     given = {name for name in context.params if getattr(context.get_parameter_source(name), "name", "") != "DEFAULT"}
@@ -212,8 +212,8 @@ def train(
                 raise typer.Exit(130 if isinstance(end, KeyboardInterrupt) else int(end.code or 0)) from None
             raise
         print(f"made {history.steps:,} steps, {history.replayed:,} of them replayed without Python")
-        if history.why_not_replayed:
-            print(f"note     steps were made from Python: {history.why_not_replayed}")
+        if history.no_capture_reason:
+            print(f"note     steps were made from Python: {history.no_capture_reason}")
         if stopping:
             print(f"kept the weights of epoch {stopping.best_epoch + 1}, whose validation loss "
                   f"{_shown(stopping.best)} was the lowest of {history.epochs}")

@@ -1,15 +1,24 @@
-"""Averaging over processes. `Solo` is the only one yet: one process, nothing to average."""
+"""Sums over the processes of a training. `Solo` is one process, which has nothing to sum."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
+
+
+class Comm(Protocol):
+    """What a training needs of the processes that share it."""
+
+    def sum_(self, buffer: Any) -> None:
+        """Replace `buffer`, an array of any shape, by its sum over all processes."""
 
 
 class Solo:
     """A single process.
 
-    >>> Solo().mean_("anything")
+    Examples
+    --------
+    >>> Solo().sum_("the buffer of the only process is the sum already")
     """
 
-    def mean_(self, buffer: Any) -> None:
-        """Replace `buffer`, of any shape, by its mean over all processes: here it is that already."""
+    def sum_(self, buffer: Any) -> None:
+        """Leave `buffer` as it is."""

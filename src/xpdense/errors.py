@@ -26,6 +26,8 @@ from __future__ import annotations
 import difflib
 import inspect
 import operator
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -111,26 +113,20 @@ class DivergenceError(XpdenseError, FloatingPointError, ValueError):
     Attributes
     ----------
     diagnosis : Diagnosis, optional
-        What the doctor found, of a fit with doctor=True.
+        What a `Doctor` among the callbacks found.
+    advice : str
+        The end of the message: what to do, or what was found.
     """
 
     diagnosis: Any = None
+    advice = ""
 
     def __str__(self) -> str:
-        return super().__str__() + self.found()
-
-    def found(self) -> str:
-        """The doctor's findings, or how to get them."""
-        if self.diagnosis is None:
-            return " fit(..., doctor=True) looks for the cause."
-        if self.diagnosis.ok:
-            return " The doctor found no cause."
-        findings = "; ".join(f"{f.cause} at {f.where}: {f.fix}" for f in self.diagnosis.findings[:3])
-        return f" The doctor found {findings}"
+        return f"{super().__str__()} {self.advice}".rstrip()
 
 
 class DoctorWarning(UserWarning):
-    """A fit with doctor=True looks wrong, and the doctor found why."""
+    """A training looks wrong, and the doctor found why."""
 
 
 class ResumeWarning(UserWarning):
@@ -187,6 +183,7 @@ class NonFiniteLossError(DivergenceError):
     largest_input: float
     layers: list[LayerExtremes] = field(default_factory=list)
     diagnosis: Any = field(default=None, repr=False)
+    advice: str = field(default="", repr=False)
 
     def __str__(self) -> str:
         broken = next((row.not_finite for row in self.layers if row.name == self.layer), ())
@@ -195,8 +192,8 @@ class NonFiniteLossError(DivergenceError):
             f"the loss became {self.loss} at step {self.step} (epoch {self.epoch}); it began in {where}. "
             f"Largest weight {self.largest_weight:.3g}, gradient {self.largest_gradient:.3g}, "
             f"input {self.largest_input:.3g}. The weights from before step {self.restored_step} are restored. "
-            f"A lower learning rate, scaled inputs or clip_norm=1.0 are the usual cures.{self.found()}"
-        )
+            f"A lower learning rate, scaled inputs or clip_norm=1.0 are the usual cures. {self.advice}"
+        ).rstrip()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), tuple(getattr(self, name) for name in self.__dataclass_fields__)
@@ -296,3 +293,11 @@ def real(name: str, value: Any, low: float = float("-inf"), high: float = float(
         interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if open_high else ']'}"
         raise ParameterError(f"{name} must be a finite number in {interval}, got {value!r}")
     return number
+
+
+def warn_user(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the user's code that called this package, directly or through scikit-learn."""
+    level, frame, inside = 1, sys._getframe(), ("xpdense", "sklearn", "contextlib")
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, level)

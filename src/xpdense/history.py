@@ -22,10 +22,10 @@ class History(Mapping[str, list[float]]):
     ----------
     steps, replayed : int
         How many optimizer steps were made, and how many of them were replayed from a recorded one, without Python.
-    why_not_replayed : str
-        Why steps were made from Python, where there is a reason other than that a step must be recorded first.
+    no_capture_reason : str
+        Why steps were made from Python, where the reason is not only that a step must be recorded first.
     diagnosis : Diagnosis, optional
-        Of a fit with doctor=True in which something looked wrong.
+        What a `Doctor` among the callbacks found, where something looked wrong.
 
     >>> history = History()
     >>> history.append(loss=0.5, seconds=0.1)
@@ -36,7 +36,7 @@ class History(Mapping[str, list[float]]):
     def __init__(self) -> None:
         self._columns: dict[str, list[float]] = {}
         self.steps = self.replayed = 0
-        self.why_not_replayed = ""
+        self.no_capture_reason = ""
         self.diagnosis: Any = None
 
     def append(self, **values: float) -> None:

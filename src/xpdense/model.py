@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from . import checkpoint, training
+from . import inference, storage
 from .backend import Array, Backend, backend_of, host, resolve
 from .callbacks import Callback, as_callbacks
-from .comm import Solo
+from .checkpointing import Checkpoint, identify, resumed
 from .data.arrays import Batches, Held, InMemory, Rows, features, labelled, prepared, shaped, stored
 from .data.stream import Stream
-from .durable import Checkpoint, identify, resumed
 from .errors import (
     DivergenceError,
     MemoryLimitError,
@@ -31,13 +30,25 @@ from .errors import (
 from .history import History
 from .layers import Layer, from_config, stack, to_config
 from .losses import Loss, as_loss
+from .memory import check_memory
 from .metrics import Metric, as_metrics
 from .network import Network, declared_by
 from .ops import check_choice
 from .optimizers import Optimizer, as_optimizer
 from .predictions import write_predictions
+from .training import Loop
 
+ASK_THE_DOCTOR = "fit(..., doctor=True) looks for the cause."
 _STEPS = 5000  # optimizer steps of a training whose number of epochs is not said
+
+
+def default_epochs(steps_per_epoch: int) -> int:
+    """As many epochs as make 5,000 steps, at least 10.
+
+    >>> default_epochs(4)
+    1250
+    """
+    return max(10, -(-_STEPS // steps_per_epoch))
 
 
 class DenseNetwork(Network):
@@ -129,8 +140,7 @@ class DenseNetwork(Network):
         progress : bool
             Whether to show a bar.
         doctor : bool
-            Whether to watch: where the loss rises, does not fall or becomes NaN, or parameters do not move, `diagnose`
-            examines the training, and a DoctorWarning or the error says what it found; `history.diagnosis` holds it.
+            Whether to add a `Doctor` to the callbacks, which says why a training fails.
         resume : str or Path, optional
             A folder that a Checkpoint has written to in a training of the same network, data and settings: it goes on
             from its newest checkpoint, on the CPU to the same bits as without the break. `epochs` may be more, unless
@@ -155,18 +165,19 @@ class DenseNetwork(Network):
         if not self.size:
             raise ParameterError("no layer of the network has parameters: there is nothing to train")
         scores = as_metrics(metrics, chosen)
-        boolean("doctor", doctor)
+        if boolean("doctor", doctor):
+            from .doctor.watch import Doctor
+
+            hooks.append(Doctor())
         keepers = [hook for hook in hooks if isinstance(hook, Checkpoint)]
-        hooks.sort(key=lambda hook: isinstance(hook, Checkpoint))  # they write down what the others remember
         for keeper in keepers:
             keeper.check(None if resume is None else Path(resume))
         if epochs is not None:
             epochs = positive_int("epochs", epochs)
         Batches(1, batch_size, self.seed, shuffle)  # says what is wrong with them before the data are touched
         streams = isinstance(x, Stream)
-        if streams and not (y is None and sample_weight is None and not doctor):
-            raise ParameterError("a stream brings its own y and weights, and doctor=True examines arrays: leave them "
-                                 "out, or fit(*x.head(), ...)")
+        if streams and not (y is None and sample_weight is None):
+            raise ParameterError("a stream brings its own y and weights: leave them out")
         if not streams and y is None:
             raise ParameterError("y is missing: fit(x, y, ...)")
         self._follow(x)
@@ -188,7 +199,7 @@ class DenseNetwork(Network):
                     x, rest = x.split(fraction, seed=self.seed)
                     held_out = rest.held(self, chosen)
                 waiting = 6 * self.inputs * np.dtype(self.dtype).itemsize
-                training.check_memory(self, rule, min(batch_size, x.rows), waiting)
+                check_memory(self, rule, min(batch_size, x.rows), waiting)
                 feed = x.feed(self, chosen, batch_size, self.seed, shuffle)
                 if feed.once and (epochs or 2) > 1:
                     raise ParameterError("a generator can be read once: pass a function that makes it, or epochs=1")
@@ -197,40 +208,27 @@ class DenseNetwork(Network):
                 rows = prepared(x, y, sample_weight, self, chosen)
                 if held_out is None and fraction is not None:
                     rows, held_out = rows.split(self.ops, fraction, self.seed)
-                training.check_memory(self, rule, min(batch_size, rows.count))
+                check_memory(self, rule, min(batch_size, rows.count))
                 feed = InMemory(rows, Batches(rows.count, batch_size, self.seed, shuffle))
             measured: Any = held_out if streams or held_out is not None else feed.rows
             for metric in scores if isinstance(measured, Rows) else ():
                 metric.check(chosen, host(measured.y), self.outputs)
-            if epochs is None:
-                epochs = max(10, -(-_STEPS // len(feed)))
-            watch = None
-            if doctor:
-                from .doctor.watch import Watch
-
-                watch = Watch(self, rows, chosen, rule, Batches(rows.count, batch_size, self.seed, shuffle), epochs)
-            state = None
+            epochs = epochs or default_epochs(len(feed))
+            state, identity = None, dict[str, Any]()
             if keepers or resume is not None:
-                identity = identify(self, feed, held_out, shuffle, chosen, rule, epochs, scores, hooks)
-                for keeper in keepers:
-                    keeper.identity = identity
+                identity = identify(self, feed, held_out, chosen, rule, epochs, scores, hooks)
                 state = None if resume is None else resumed(resume, self, identity)
             self.loss, follows = chosen, self.follows_input
             self.follows_input = False  # a callback that predicts must not move the network
             try:
                 with np.errstate(all="ignore"):  # a loss that is not finite is an error of its own
-                    history = training.train(self, feed, held_out, loss=chosen, optimizer=rule, epochs=epochs,
-                                             metrics=scores, callbacks=hooks, comm=Solo(),
-                                             resume=state)
+                    return Loop(self, feed, loss=chosen, optimizer=rule, epochs=epochs, validation=held_out,
+                                metrics=scores, callbacks=hooks, identity=identity).train(state)
             except DivergenceError as error:
-                if watch:
-                    watch.explain(error)
+                error.advice = error.advice or ASK_THE_DOCTOR
                 raise
             finally:
                 self.follows_input = follows
-        if watch:
-            watch.after(history)
-        return history
 
     # --- using -------------------------------------------------------------------------------------------------
 
@@ -263,13 +261,13 @@ class DenseNetwork(Network):
         if out is not None:
             raise ParameterError("out= is for streams, whose predictions may be many: see xpdense.data.open")
         source = self._follow(x)
-        return training.outputs(self, self._slices(x), self._link, source or resolve("numpy"))
+        return inference.outputs(self, self._slices(x), self._link, source or resolve("numpy"))
 
     def predict_parts(self, x: Stream) -> Iterator[np.ndarray]:
         """The predictions of a stream, as NumPy arrays (n, outputs), a part of its rows at a time."""
         self._follow(x)
-        for part in training.bounded(self, self._fitting(x).held(self, None).parts()):
-            yield training.outputs(self, [stored(part.x, self.backend)], self._link, resolve("numpy"))
+        for part in inference.bounded(self, self._fitting(x).held(self, None).parts()):
+            yield inference.outputs(self, [stored(part.x, self.backend)], self._link, resolve("numpy"))
 
     @property
     def _link(self) -> Callable[[Any, Array], Array]:
@@ -309,12 +307,12 @@ class DenseNetwork(Network):
         self._follow(x)
         if isinstance(x, Stream):
             with self.backend.active(), np.errstate(all="ignore"):
-                parts = training.bounded(self, self._fitting(x).held(self, chosen).parts())
-                return training.evaluate_parts(self, parts, chosen, scores)
+                parts = inference.bounded(self, self._fitting(x).held(self, chosen).parts())
+                return inference.evaluate_parts(self, parts, chosen, scores)
         x, _ = shaped(x, self.inputs)
         with self.backend.active(), np.errstate(all="ignore"):
             rows = labelled(x, y, sample_weight, self, chosen)
-            return training.evaluate(self, self._slices(x), rows, chosen, scores)
+            return inference.evaluate(self, self._slices(x), rows, chosen, scores)
 
     def _check_output(self, chosen: Loss) -> None:
         """The loss applies its own link to the logits: an activation before it would be a second one."""
@@ -331,7 +329,7 @@ class DenseNetwork(Network):
 
     def _slices(self, x: Any) -> Iterator[Array]:
         """x in slices of bounded memory, each as the network wants it."""
-        for part in training.parts(self, shaped(x, self.inputs)[0]):
+        for part in inference.parts(self, shaped(x, self.inputs)[0]):
             yield features(part, self)
 
     def _follow(self, x: Any) -> Backend | None:
@@ -349,7 +347,7 @@ class DenseNetwork(Network):
         What the folder held of an earlier model is replaced in one moment. Raises OutputError where the folder
         cannot be written or holds other files.
         """
-        checkpoint.write(path, self.config(), self.arena.to_host())
+        storage.write(path, self.config(), self.arena.to_host())
 
     def config(self) -> dict[str, Any]:
         """All that a saved model holds, other than its tensors."""
@@ -402,7 +400,7 @@ def load(path: str | Path, *, backend: str = "auto", precision: str = "full", op
     custom = custom or {}
     check_choice(precision, ops)
     place = resolve("numpy" if backend == "auto" else backend)
-    saved_model = checkpoint.read(path)
+    saved_model = storage.read(path)
     config = saved_model.config
     try:
         layers = [from_config(layer, custom) for layer in config["layers"]]

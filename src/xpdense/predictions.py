@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from .backend import host
-from .checkpoint import check_writable, replaced
 from .data.sources import lean_arrow
 from .data.target import Target
 from .errors import OutputError, require
+from .files import check_writable, replaced
 
 _ROW_GROUP = 2**14  # rows that are written at once: what a file holds of each row group stays in memory
 

@@ -16,7 +16,6 @@ import numpy as np
 
 from .activations import as_activation
 from .backend import DTYPES, resolve
-from .checkpoint import check_no_strangers, check_writable, checkpoints, replaced
 from .data import datasets
 from .data.stream import Stream
 from .data.stream import open as open_stream
@@ -32,12 +31,14 @@ from .errors import (
     positive_int,
     real,
 )
+from .files import check_writable, replaced
 from .layers import Dense
 from .losses import LOSSES, Loss, as_loss
 from .metrics import METRICS
 from .model import DenseNetwork
 from .ops import check_choice
 from .optimizers import Optimizer, as_optimizer
+from .storage import check_only_own_files, checkpoints
 
 FILE, FORMAT, VERSION = "run.json", "xpdense-run", 1
 RUN_FILES = ("model", "history.csv", "curves.png", FILE, "checkpoints")
@@ -437,7 +438,7 @@ def _check_earlier(out: Path, resumed: bool) -> None:
     if strangers:
         raise OutputError(f"{out} holds {strangers[0]!r} and is no earlier run: choose another folder")
     if (out / "model").is_dir():
-        check_no_strangers(out / "model")
+        check_only_own_files(out / "model")
     there = checkpoints(out / "checkpoints")
     if there and not resumed:
         raise OutputError(f"{out} holds a run with checkpoints ({there[0].name}): go on with it (--resume {out}), or "

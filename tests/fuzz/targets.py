@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import xpdense as xd
-from xpdense import checkpoint
+from xpdense import storage
 from xpdense.data import datasets
 
 CUT = b"\n--tensors--\n"  # between an index and its tensors
@@ -58,7 +58,7 @@ def _models() -> list[bytes]:
 def _checkpoints() -> list[bytes]:
     folder = FOLDER / "seed"
     _train(folder, None)
-    found = [_pair(path, "training.json", "training") for path in checkpoint.checkpoints(folder)]
+    found = [_pair(path, "training.json", "training") for path in storage.checkpoints(folder)]
     shutil.rmtree(folder)
     return found
 
@@ -116,7 +116,7 @@ def _unpacked(data: bytes, folder: Path, index: str, key: str, tensors: str) -> 
     try:
         found = json.loads(text)
         if isinstance(found, dict):
-            found |= {"weights": name, "sha256": digest, "checksum": checkpoint._checksum(found.get(key))}
+            found |= {"weights": name, "sha256": digest, "checksum": storage._checksum(found.get(key))}
             text = json.dumps(found).encode()
     except (ValueError, RecursionError):
         pass  # it is written as it is
@@ -137,7 +137,7 @@ def checkpoints(data: bytes) -> None:
     root = FOLDER / "checkpoint"
     shutil.rmtree(root, ignore_errors=True)
     _train(root, None)
-    last = checkpoint.checkpoints(root)[0]
+    last = storage.checkpoints(root)[0]
     for old in last.glob("training*"):
         old.unlink()
     _unpacked(data, last, "training.json", "training", "training")

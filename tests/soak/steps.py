@@ -24,7 +24,7 @@ LIMIT = 1024.0  # bytes per thousand steps
 class Measure(xd.Callback):
     """Resident memory in bytes and the time, after each epoch."""
 
-    leaves_settings = True
+    keeps_optimizer_settings = True
 
     def __init__(self) -> None:
         self.bytes: list[int] = []

@@ -299,6 +299,7 @@ class Feed:
     rows: Rows
     count: int
     batch_size: int
+    shuffle: bool
 
     def __len__(self) -> int:
         """Steps of an epoch."""
@@ -325,6 +326,7 @@ class InMemory(Feed):
 
     def __init__(self, rows: Rows, batches: Batches) -> None:
         self.rows, self.batches, self.count, self.batch_size = rows, batches, rows.count, batches.batch_size
+        self.shuffle = batches.shuffle
         self._weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
 
     def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:

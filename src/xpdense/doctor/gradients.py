@@ -15,6 +15,7 @@ from ..errors import ParameterError, ShapeError, positive_int
 from ..layers import Layer
 from ..losses import Loss, as_loss
 from ..network import Network
+from ..step import loss_and_gradients
 from .findings import Finding
 from .probes import Probed, probe, unit_vectors, widened
 from .verdict import judge
@@ -215,13 +216,13 @@ def _check_copy(copy: Network, chosen: Loss, x: Any, y: Any, sample_weight: Any,
     start = copy.arena.to_host()
     params = {n: start[n] + 0.1 * rng.standard_normal(start[n].shape) for n in copy.params}  # no bias is exactly zero
 
-    def value_and_gradient(values: Mapping[str, np.ndarray]) -> tuple[Any, Any]:
-        for name, value in values.items():
-            copy.arena.write(name, value)
-        return chosen(copy.ops, copy.forward(data.x, train=True), data.y, data.weight)
+    def value(values: Mapping[str, np.ndarray]) -> float:
+        for name, array in values.items():
+            copy.arena.write(name, array)
+        return float(chosen(copy.ops, copy.forward(data.x, train=True), data.y, data.weight)[0])
 
-    _, dz = value_and_gradient(params)
+    value(params)
     copy.arena.grads[...] = 1.0  # backward must overwrite what is there
-    copy.backward(dz)
+    loss_and_gradients(copy, chosen, data)
     grads = {name: np.array(copy.backend.to_host(g)) for name, g in copy.grads.items()}
-    return check_gradients(lambda values: float(value_and_gradient(values)[0]), params, grads, **options)
+    return check_gradients(value, params, grads, **options)

@@ -17,12 +17,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from .. import training
+from .. import inference
 from ..backend import Array, backend_of, host
 from ..data.arrays import Rows, features, labelled
 from ..losses import Loss
 from ..network import Network
 from ..optimizers import Optimizer, OptimizerState
+from ..step import loss_and_gradients
 
 NAMES = ("params", "predict", "loss", "gradients", "step")
 
@@ -121,8 +122,8 @@ class NetworkProgram:
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         network = self.network
-        slices = (features(part, network) for part in training.parts(network, np.asarray(x)))
-        return np.concatenate([host(self.chosen.link(network.ops.xp, z)) for z in training.logits(network, slices)])
+        slices = (features(part, network) for part in inference.parts(network, np.asarray(x)))
+        return np.concatenate([host(self.chosen.link(network.ops.xp, z)) for z in inference.logits(network, slices)])
 
     def _rows(self, x: np.ndarray, y: np.ndarray) -> Rows:
         return labelled(features(x, self.network), y, None, self.network, self.chosen)
@@ -136,13 +137,11 @@ class NetworkProgram:
     def gradients(self, x: np.ndarray, y: np.ndarray) -> Mapping[str, Array]:
         network, rows = self.network, self._rows(x, y)
         network.arena.refresh()
-        z = network.forward(rows.x, train=True)
-        _, dz = self.chosen(network.ops, z, rows.y)
-        network.backward(dz)
+        loss_and_gradients(network, self.chosen, rows)
         return network.grads
 
     def step(self, x: np.ndarray, y: np.ndarray) -> None:
-        """As `training.train_step`, by the gradients of `self.gradients`."""
+        """As `step.TrainStep`, by the gradients of `self.gradients`."""
         network, state = self.network, self.state
         network.set_step(state.steps)
         state.set_step(network.ops, state.steps, float(self.optimizer.learning_rate(state.steps, self.total)))

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import training
-from ..comm import Solo
-from ..data.arrays import Batches, prepared
+from ..data.arrays import Batches, InMemory, prepared
+from ..inference import outputs
 from ..layers import Dense
 from ..losses import BinaryCrossEntropy, Loss, Quantile, SoftmaxCrossEntropy, SquaredError
 from ..network import Network
 from ..optimizers import Adam
 from ..schedules import Cosine
+from ..training import Loop
 from .task import Task
 from .trial import Trials
 
@@ -64,7 +64,7 @@ def learn(trials: Trials, x: np.ndarray, hidden: Sequence[int] = (64,), activati
     task, skills, fits = trials.task, [], []
     usable = np.ones(len(x), bool) if usable is None else usable
     judged = usable if judged is None else judged
-    target, loss, outputs = _target(task)
+    target, loss, width = _target(task)
     for fold in range(trials.folds.max() + 1):
         take = np.flatnonzero((trials.folds != fold) & usable)
         held = np.flatnonzero((trials.folds == fold) & judged)[:2000]
@@ -74,13 +74,13 @@ def learn(trials: Trials, x: np.ndarray, hidden: Sequence[int] = (64,), activati
         if balance:
             of_class = [take[task.truth[take] == c] for c in np.unique(task.truth[take])]
             take = np.concatenate([rng.choice(one, -(-len(take) // len(of_class))) for one in of_class])
-        layers = [*(Dense(width, activation) for width in hidden), Dense(outputs)]
+        layers = [*(Dense(width, activation) for width in hidden), Dense(width)]
         network = Network(layers, x.shape[1], "numpy", seed=seed)
         batches = Batches(len(take), 32, seed)
         with np.errstate(all="ignore"):
-            training.train(network, prepared(x[take], target[take], None, network, loss), None, loss=loss,
-                           optimizer=Adam(Cosine(5e-3), weight_decay=1e-3), epochs=-(-STEPS // len(batches)),
-                           batches=batches, metrics=(), callbacks=(), comm=Solo())
+            feed = InMemory(prepared(x[take], target[take], None, network, loss), batches)
+            Loop(network, feed, loss=loss, optimizer=Adam(Cosine(5e-3), weight_decay=1e-3),
+                 epochs=-(-STEPS // len(batches))).train()
             skills.append(task.skill(_read(task, network, loss, x[held]), held))
             seen = np.unique(take)[:2000]
             fits.append(task.skill(_read(task, network, loss, x[seen]), seen))
@@ -99,7 +99,7 @@ def _target(task: Task) -> tuple[np.ndarray, Loss, int]:
 
 
 def _read(task: Task, network: Network, loss: Loss, x: np.ndarray) -> np.ndarray:
-    found = training.outputs(network, [np.ascontiguousarray(x, np.float32)], loss.link, network.backend)
+    found = outputs(network, [np.ascontiguousarray(x, np.float32)], loss.link, network.backend)
     predicted = np.asarray(found, np.float64)
     if task.classes:
         return predicted

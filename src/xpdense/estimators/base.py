@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -20,19 +19,20 @@ from sklearn.utils._param_validation import Interval, Options, StrOptions
 from sklearn.utils.optimize import _check_optimize_result
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 
-from .. import training
+from .. import inference
 from ..activations import ACTIVATIONS, Activation
 from ..backend import Array, Backend, host, resolve
-from ..comm import Solo
+from ..callbacks import Callback
 from ..data.arrays import Batches, Feed, Held, InMemory, Rows, features, moved, prepared, stored
 from ..data.stream import Stream
-from ..doctor.watch import Watch
-from ..errors import BackendError, DivergenceError, ParameterError, boolean
+from ..errors import BackendError, DivergenceError, ParameterError, boolean, warn_user
 from ..history import History
 from ..losses import Loss
+from ..model import ASK_THE_DOCTOR
 from ..network import Network
 from ..optimizers import OPTIMIZERS, Adam, Optimizer, OptimizerState
 from ..schedules import Schedule
+from ..training import Loop
 from . import streams
 from .build import NORMS, Training, dense_layers, described_layers, draw, hidden_layers
 from .inputs import as_rows, checked, device_backend, dispatching, some, source_of, to_host
@@ -308,59 +308,55 @@ class BaseMLP(CallbackSupportMixin):
 
     def _train_stream(self, X: Stream, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None,
                       incremental: bool, first: bool, doctor: bool) -> None:
-        feed, held, rows, score = streams.begin(self, X, y, sample_weight, validation, first, doctor)
+        feed, held, rows, score = streams.begin(self, X, y, sample_weight, validation, first)
         with self._network.backend.active():
-            self._make_steps(feed, held, rows, score, self._loss, self.alpha, (X, y, None), incremental, None, float,
+            self._make_steps(feed, held, rows, score, self._loss, self.alpha, (X, y, None), incremental, doctor, float,
                              float)
 
     def _train_stochastic(self, rows: Rows, held: Rows | None, score: Any, loss: Loss, penalty: float,
                           given: tuple[Any, ...], random: np.random.RandomState, incremental: bool,
                           doctor: bool) -> None:
-        network, epochs = self._network, 1 if incremental else int(self.max_iter)
         batch_size = min(200, rows.count) if self.batch_size == "auto" else int(self.batch_size)
         if batch_size > rows.count:
-            warnings.warn("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped",
-                          stacklevel=5)
+            warn_user("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
         batches = Shuffled(rows.count, batch_size, random, self.shuffle)
         report = self._reporter(rows)
-
-        def watching(optimizer: Optimizer) -> Watch:
-            return Watch(network, rows, loss, optimizer, batches, epochs)
-
-        self._make_steps(InMemory(rows, batches), held, rows, score, loss, penalty, given, incremental,
-                         watching if doctor else None, report, report if held is None else self._reporter(held))
+        self._make_steps(InMemory(rows, batches), held, rows, score, loss, penalty, given, incremental, doctor, report,
+                         report if held is None else self._reporter(held))
 
     def _make_steps(self, feed: Feed, held: Rows | Held | None, rows: Rows, score: Any, loss: Loss, penalty: float,
-                    given: tuple[Any, ...], incremental: bool, watching: Callable[[Optimizer], Watch] | None,
+                    given: tuple[Any, ...], incremental: bool, doctor: bool,
                     report: Callable[[float], float], report_held: Callable[[float], float]) -> None:
         """The training itself, and what is said of it; `rows` are some of those that it is fed with."""
         network, epochs = self._network, 1 if incremental else int(self.max_iter)
         state = self._optimizer_state(penalty, epochs * len(feed), incremental)
         tasks, start = FitTasks(self, given, epochs), None if incremental else network.arena.snapshot()
-        watch = None if watching is None else watching(state.optimizer)
-        progress = Progress(self, state, feed.count, score, tasks, report, report_held)
+
+        def check() -> None:
+            if start is not None:
+                last = progress.last_loss(start[0])
+                progress.restore_best()
+                check_progress(network, rows, loss, last, report, start, self.tol)
+
+        progress = Progress(self, state, feed.count, score, tasks, report, report_held, check)
+        callbacks: list[Callback] = [progress]
+        if doctor:
+            from ..doctor.watch import Doctor
+
+            callbacks.append(Doctor())
         try:
             with np.errstate(all="ignore"):
-                training.train(network, feed, held, loss=loss, optimizer=state.optimizer, epochs=epochs,
-                               metrics=(), callbacks=[progress], comm=Solo(), state=state, history=self.history_)
-            last = progress.last_loss(start[0]) if start is not None else 0.0
-            progress.restore_best()
-            if start is not None:
-                check_progress(network, rows, loss, last, report, start, self.tol)
+                Loop(network, feed, loss=loss, optimizer=state.optimizer, epochs=epochs, validation=held,
+                     callbacks=callbacks, state=state, history=self.history_).train()
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=6)
-            progress.restore_best()
-            watch = None
+            warn_user("Training interrupted by user.")
         except DivergenceError as error:
-            if watch:
-                watch.explain(error)
+            error.advice = error.advice or ASK_THE_DOCTOR
             raise
-        if watch:
-            watch.after(self.history_, stacklevel=8)
         tasks.finish()
         if not (incremental or progress.converged) and self.n_iter_ == self.max_iter:
-            warnings.warn(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
-                          f"hasn't converged yet.", ConvergenceWarning, stacklevel=6)
+            warn_user(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
+                      f"hasn't converged yet.", ConvergenceWarning)
 
     # --- the network -------------------------------------------------------------------------------------------
 
@@ -430,7 +426,7 @@ class BaseMLP(CallbackSupportMixin):
         xp = network.ops.xp
 
         def own_score() -> float:
-            logits = training.logits(network, training.slices_of(network, held))
+            logits = inference.logits(network, inference.slices_of(network, held))
             z = [xp.asarray(part, copy=True) for part in logits]
             ours = Rows(held.x, stored(held.y, network.backend),
                         None if held.weight is None else stored(held.weight, network.backend))
@@ -461,7 +457,7 @@ class BaseMLP(CallbackSupportMixin):
             self.history_.append(loss=value)
             note_loss(self, report(value))
             if held is not None:
-                measured = training.evaluate(network, training.slices_of(network, held), held, loss, ())["loss"]
+                measured = inference.evaluate(network, inference.slices_of(network, held), held, loss, ())["loss"]
                 self.history_.note(validation_loss=report_validation(measured))
                 note_score(self, score())
             return tasks.end(network)
@@ -471,7 +467,7 @@ class BaseMLP(CallbackSupportMixin):
                 result = minimize_lbfgs(network, loss, rows, penalty, tol=self.tol, max_iter=self.max_iter,
                                         max_fun=self.max_fun, after=after)
         except KeyboardInterrupt:
-            warnings.warn("Training interrupted by user.", stacklevel=5)
+            warn_user("Training interrupted by user.")
         else:
             self.n_iter_ = _check_optimize_result("lbfgs", result, self.max_iter)
             self.loss_ = report(float(result.fun))
@@ -484,7 +480,7 @@ class BaseMLP(CallbackSupportMixin):
         """`function(xp, logits)` for X, as an array of X's namespace."""
         check_is_fitted(self)
         if isinstance(X, Stream):
-            return training.outputs(self._network, streams.slices_for(self, X), function, resolve("numpy"))
+            return inference.outputs(self._network, streams.slices_for(self, X), function, resolve("numpy"))
         network, place = self._network, source_of(X)
         table = getattr(self, "_table", None)
         if table is not None and hasattr(X, "columns") and hasattr(X, "iloc"):
@@ -493,8 +489,8 @@ class BaseMLP(CallbackSupportMixin):
             raise ValueError(f"Inputs passed to {type(self).__name__}.{method}() must use the same namespace and the "
                              f"same device as those passed to fit(): expected {self._place}, got {place.name}")
         x = as_rows(checked(self, X, reset=False)[0], network.dtype)
-        slices = (features(part, network, "X") for part in training.parts(network, x))
-        return training.outputs(network, slices, function, place)
+        slices = (features(part, network, "X") for part in inference.parts(network, x))
+        return inference.outputs(network, slices, function, place)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """The mean accuracy, or R2, of the predictions for X.

@@ -12,10 +12,10 @@ from ..backend import Array, host
 from ..callbacks import Callback, Run
 from ..data.arrays import Rows, stored
 from ..errors import DivergenceError
+from ..inference import evaluate, slices_of
 from ..losses import Loss
 from ..network import Network
 from ..optimizers import OptimizerState
-from ..training import evaluate, slices_of
 from .solvers import Rate, set_rate
 
 _JUDGED = 4096  # rows by which a training is judged to have diverged
@@ -35,14 +35,17 @@ class Progress(Callback):
     tasks : FitTasks
         Those who want to be told, by scikit-learn's callbacks.
     report, report_validation : callable
-        Make the loss that is reported of the one that is minimised.
+        Convert the loss that is minimised to the one that is reported.
+    at_end : callable
+        Called at the end of the last epoch; it may raise an error.
     """
 
-    leaves_settings = True
+    keeps_optimizer_settings = True
 
     def __init__(self, estimator: Any, state: OptimizerState, samples: int, score: Any, tasks: FitTasks,
-                 report: Callable[[float], float], report_validation: Callable[[float], float]) -> None:
-        self.report_validation = report_validation
+                 report: Callable[[float], float], report_validation: Callable[[float], float],
+                 at_end: Callable[[], None]) -> None:
+        self.report_validation, self.at_end = report_validation, at_end
         self.estimator, self.state, self.samples, self.score = estimator, state, samples, score
         self.tasks, self.report = tasks, report
         self.best_weights: Any = None
@@ -82,8 +85,13 @@ class Progress(Callback):
             self._no_progress(run)
         if self.tasks.end(run.network):
             run.stop = True
-        if not run.stop and run.epoch + 1 < run.epochs:
+        if run.stop or run.epoch + 1 == run.epochs:
+            self.at_end()
+        else:
             self.tasks.begin()
+
+    def on_train_end(self, run: Run) -> None:
+        self.restore_best()
 
     def restore_best(self) -> None:
         """Put back the weights with the best score, where scores decide."""

@@ -14,17 +14,18 @@ from scipy.optimize import OptimizeResult, minimize
 from ..backend import host
 from ..data.arrays import Rows, stored
 from ..errors import ParameterError
+from ..inference import slices_of
 from ..layers import BatchNorm, Dropout
 from ..losses import Loss
 from ..network import Network
 from ..optimizers import SGD, Adam, Momentum, Nesterov, Optimizer, OptimizerState, as_optimizer
 from ..schedules import Schedule
-from ..training import slices_of
+from ..step import loss_and_gradients
 
 
 @dataclass
 class Rate(Schedule):
-    """A learning rate that somebody else sets, between epochs."""
+    """A learning rate that is set from outside, between epochs."""
 
     value: float
 
@@ -34,7 +35,7 @@ class Rate(Schedule):
 
 @dataclass
 class Continued(Schedule):
-    """A schedule that goes on where earlier runs left it: `begun` steps made already, of `total` planned."""
+    """A schedule that continues where earlier runs left it: `begun` steps made already, of `total` planned."""
 
     inner: Schedule
     begun: int
@@ -106,7 +107,7 @@ def minimize_lbfgs(network: Network, loss: Loss, rows: Rows, penalty: float, *, 
                                  f"{type(layer).__name__} makes it another at each call: take solver='adam'")
     arena, backend, decaying = network.arena, network.backend, network.arena.decay_size
     weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
-    mass = float(rows.count) if weight is None else float(weight.sum())
+    total_weight = float(rows.count) if weight is None else float(weight.sum())
     strength = penalty / rows.count
     seen = math.nan
 
@@ -119,11 +120,9 @@ def minimize_lbfgs(network: Network, loss: Loss, rows: Rows, penalty: float, *, 
             start, end = end, end + int(x.shape[0])
             some = None if rows.weight is None else stored(rows.weight[start:end], backend)
             share = float(end - start) if weight is None else float(weight[start:end].sum())
-            z = network.forward(x, train=True)
-            part, dz = loss(network.ops, z, stored(rows.y[start:end, ...], backend), some)
-            network.backward(dz)
-            value += float(part) * share / mass
-            gradient += np.asarray(backend.to_host(arena.grads), np.float64) * (share / mass)
+            part = loss_and_gradients(network, loss, Rows(x, stored(rows.y[start:end, ...], backend), some))
+            value += float(part) * share / total_weight
+            gradient += np.asarray(backend.to_host(arena.grads), np.float64) * (share / total_weight)
         gradient[:decaying] += strength * w[:decaying]
         seen = value + 0.5 * strength * float(w[:decaying] @ w[:decaying])
         return seen, gradient

@@ -14,12 +14,12 @@ from ..data.arrays import Rows, stored
 from ..data.stream import Stream
 from ..data.windows import StreamFeed, StreamHeld
 from ..errors import ParameterError, ShapeError, TargetError
-from ..training import bounded, logits
+from ..inference import bounded, logits
 from .build import hidden_layers
 
 
-def begin(estimator: Any, X: Stream, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None, first: bool,
-          doctor: bool) -> tuple[StreamFeed, StreamHeld | None, Rows, Callable[[], float] | None]:
+def begin(estimator: Any, X: Stream, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None,
+          first: bool) -> tuple[StreamFeed, StreamHeld | None, Rows, Callable[[], float] | None]:
     """Everything is checked, and a new network made where there is none: what is trained on, the validation rows, the
     first rows, and what gives the score.
 
@@ -28,7 +28,7 @@ def begin(estimator: Any, X: Stream, y: Any, sample_weight: Any, validation: tup
     ParameterError, TargetError, ShapeError, DataError
     """
     self, hidden = estimator, hidden_layers(estimator.hidden_layer_sizes)
-    refused = {"y": y is not None, "sample_weight": sample_weight is not None, "doctor=True": doctor,
+    refused = {"y": y is not None, "sample_weight": sample_weight is not None,
                "solver='lbfgs'": self.solver == "lbfgs", "scoring": self.scoring not in (None, "loss"),
                "class_weight": getattr(self, "class_weight", None) is not None,
                "categorical_features": self.categorical_features is not None}

@@ -1,4 +1,4 @@
-"""Trainings that outlive their process: the Checkpoint callback, and what goes on from what it has written."""
+"""Trainings that outlive their process: the Checkpoint callback, and resuming from what it has written."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import os
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import checkpoint
+from . import storage
 from .callbacks import Callback, Run, monitored
 from .data.arrays import Feed, Held, Rows
-from .errors import ModelFileError, OutputError, ParameterError, ResumeWarning, lookup, positive_int, real
+from .errors import ModelFileError, OutputError, ParameterError, ResumeWarning, lookup, positive_int, real, warn_user
+from .files import check_writable
 from .losses import Loss
 from .metrics import Metric
 from .network import Network
@@ -26,25 +26,26 @@ UNITS = ("epochs", "steps", "seconds")
 
 
 class Checkpoint(Callback):
-    """Writes checkpoints, from which `fit(..., resume=folder)` goes on to the same bits as an unbroken run.
+    """Write checkpoints, from which `fit(..., resume=folder)` continues to the same bits as an unbroken run.
 
-    One holds weights, optimizer state, schedule, the place in the epoch, history and what the other callbacks
-    remember; the order of rows and dropout are functions of the seed and the step. It is a folder "step-..." that is
-    not there until it is whole, and a model that `load` reads. One is written when it is due, at the next pause of the
-    steps (after at most 32 of them).
+    A checkpoint holds weights, optimizer state, schedule, the position in the epoch, history and what the other
+    callbacks remember; the order of rows and dropout are functions of the seed and the step. It is a folder "step-..."
+    that appears when it is complete, and a model that `load` reads. A checkpoint that is due is written at the next
+    pause of the steps, after at most 32 of them.
 
-    Ctrl-C and SIGTERM end the step under way, write a checkpoint, and end the training: by a KeyboardInterrupt, or a
-    SystemExit of 143. A second one ends it at once. This is so in the main thread; elsewhere Python sees no signals.
+    On Ctrl-C or SIGTERM the training finishes the present step, writes a checkpoint, and ends with a KeyboardInterrupt
+    or a SystemExit of 143. A second signal ends it at once. This holds in the main thread; in others Python receives
+    no signals.
 
     Parameters
     ----------
     folder : str or Path
-        Made if it is not there; of this training alone.
+        Made where it is missing; it belongs to one training.
     every : number
         How many of `unit` lie between two checkpoints.
     unit : "epochs", "steps" or "seconds"
     keep : int
-        How many of the last ones stay, and the best besides: of the ends of epochs, looked at when one is due.
+        How many of the last checkpoints are kept, besides the best: that of the best epoch at whose end one was due.
     monitor : str, optional
         What tells the best, a name of the history; default "validation_loss", or "loss" where there is no validation.
 
@@ -72,7 +73,8 @@ class Checkpoint(Callback):
     'step-0000000004'
     """
 
-    leaves_settings = True
+    keeps_optimizer_settings = True
+    comes_last = True  # it saves what other callbacks remember
 
     def __init__(self, folder: str | Path, *, every: float = 1, unit: str = "epochs", keep: int = 3,
                  monitor: str | None = None) -> None:
@@ -81,13 +83,12 @@ class Checkpoint(Callback):
         self.folder, self.unit, self.keep, self.monitor = Path(folder), unit, positive_int("keep", keep), monitor
         self.last: Path | None = None
         self.best: Path | None = None
-        self.identity: dict[str, Any] = {}  # of the training; `fit` says it
-        checkpoint.check_writable(self.folder)
+        check_writable(self.folder)
 
     def on_train_begin(self, run: Run) -> None:
         self._name, self._sign = monitored(run, self.monitor)
         self._lock = _locked(self.folder)
-        checkpoint.sweep(self.folder)
+        storage.sweep(self.folder)
         self._run, self._before = run, dict[int, Any]()
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -99,7 +100,7 @@ class Checkpoint(Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         name, value = state["best"], state["best_value"]
-        if name in [path.name for path in checkpoint.checkpoints(self.folder)]:
+        if name in [path.name for path in storage.checkpoints(self.folder)]:
             self.best, self._best_value = self.folder / str(name), float(value)
         self._at = self._best_at = self._now(self._run)
 
@@ -129,8 +130,8 @@ class Checkpoint(Callback):
             self._lock = None
 
     def check(self, resume: Path | None) -> None:
-        """Raise OutputError where the folder holds checkpoints of a training that is not gone on with."""
-        there = checkpoint.checkpoints(self.folder)
+        """Raise OutputError where the folder holds checkpoints of a training that is not being resumed."""
+        there = storage.checkpoints(self.folder)
         ours = [path.resolve() for path in (self.folder, *there)]  # the folder, or one of its checkpoints
         if there and (resume is None or resume.resolve() not in ours):
             raise OutputError(f"{self.folder} holds checkpoints of an earlier training ({there[0].name}): go on with "
@@ -145,13 +146,13 @@ class Checkpoint(Callback):
 
     def _save(self, run: Run) -> None:
         network: Any = run.network
-        state, tensors = _split({"identity": self.identity, "loop": run.state_dict()})
-        self.last = checkpoint.write_checkpoint(self.folder, run.history.steps, (network.config(),
+        state, tensors = _split({"identity": run.identity, "loop": run.state_dict()})
+        self.last = storage.write_checkpoint(self.folder, run.history.steps, (network.config(),
                                                 network.arena.to_host()), (state, tensors))
         self._at = self._now(run)
-        for old in checkpoint.checkpoints(self.folder)[self.keep :]:
+        for old in storage.checkpoints(self.folder)[self.keep :]:
             if old not in (self.best, self.last):
-                checkpoint.remove(old)
+                storage.remove(old)
 
     def _note(self, number: int, frame: Any) -> None:
         """A signal: the first asks for an end, the second is one."""
@@ -171,7 +172,7 @@ class Checkpoint(Callback):
 
 
 def _locked(folder: Path) -> int | None:
-    """A lock on the folder, held until it is closed or the process ends: no two trainings write to one."""
+    """A lock on the folder, held until it is closed or the process ends, so that only one training writes to it."""
     try:
         import fcntl
     except ImportError:  # a system without it
@@ -193,29 +194,29 @@ def _locked(folder: Path) -> int | None:
 
 def resumed(resume: str | Path, network: Network,
             identity: Mapping[str, Any]) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
-    """Weights, and where the training stood, of the newest checkpoint that is whole.
+    """The weights and the position of the newest checkpoint that is complete.
 
-    `resume` is a folder of checkpoints, or one of them. None where the folder holds none yet: the training begins at
-    its beginning, and a ResumeWarning says so.
+    `resume` is a folder of checkpoints, or one of them. The result is None where the folder holds no checkpoint yet:
+    the training begins at its beginning, and a ResumeWarning says so.
 
     Raises
     ------
     ModelFileError
-        There is no such folder, or none of its checkpoints is whole.
+        There is no such folder, or every checkpoint in it is damaged.
     ParameterError
-        They are of another training; the message says in what it differs.
+        They belong to another training; the message says in what it differs.
     """
     folder = Path(resume)
     single = (folder / "training.json").exists()
     if not folder.is_dir():
         raise ModelFileError(f"there is no folder {folder} to resume from")
-    found = [folder] if single else checkpoint.checkpoints(folder)
+    found = [folder] if single else storage.checkpoints(folder)
     if not found:
-        warnings.warn(f"{folder} holds no checkpoint yet: the training begins at its beginning", ResumeWarning, 4)
+        warn_user(f"{folder} holds no checkpoint yet: the training begins at its beginning", ResumeWarning)
         return None
     for path in found:
         try:
-            model, training = checkpoint.read(path), checkpoint.read_training(path)
+            model, training = storage.read(path), storage.read_training(path)
             declared = {name: parameter.shape for name, parameter in network.arena.declared.items()}
             _compare(path, training.config.get("identity"), identity)
             if model.shapes != declared:
@@ -225,21 +226,21 @@ def resumed(resume: str | Path, network: Network,
         except ModelFileError as error:
             if path is found[-1]:
                 raise
-            warnings.warn(f"{error}. The checkpoint before it is taken.", ResumeWarning, 4)
+            warn_user(f"{error}. The checkpoint before it is taken.", ResumeWarning)
             continue
         return weights, loop
     raise AssertionError
 
 
 def _loop(path: Path, config: dict[str, Any], tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    loop: dict[str, Any] = checkpoint.read_with(str(path), lambda: _joined(config, tensors)["loop"])
+    loop: dict[str, Any] = storage.read_with(str(path), lambda: _joined(config, tensors)["loop"])
     return loop
 
 
 def _compare(path: Path, saved: Any, identity: Mapping[str, Any]) -> None:
-    """Raise ParameterError where a checkpoint is of another training than this one."""
+    """Raise ParameterError where a checkpoint belongs to another training."""
     if not isinstance(saved, dict):
-        raise ModelFileError(f"{path} does not say of what training it is")
+        raise ModelFileError(f"{path} does not say which training it belongs to")
     for name, value in identity.items():
         longer = name == "epochs" and not identity["schedule_needs_total"] and saved.get(name, 0) <= value
         if saved.get(name) != value and not longer:
@@ -252,28 +253,25 @@ def _short(value: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def identify(network: Network, feed: Feed, held: Rows | Held | None, shuffle: bool, loss: Loss, optimizer: Optimizer,
+def identify(network: Network, feed: Feed, validation: Rows | Held | None, loss: Loss, optimizer: Optimizer,
              epochs: int, metrics: Sequence[Metric], callbacks: Sequence[Callback]) -> dict[str, Any]:
-    """What two trainings must have in common for one to go on where the other stood; JSON."""
+    """What two trainings must have in common for one to continue the other, as JSON can hold it."""
     config: dict[str, Any] = getattr(network, "config", dict)()
-    kept = [type(c).__name__ for c in callbacks if _remembers(c) and not isinstance(c, Checkpoint)]
+    remembering = [type(c).__name__ for c in callbacks if type(c).state_dict is not Callback.state_dict]
     return {"layers": config.get("layers"), "inputs": network.inputs, "dtype": network.dtype, "seed": network.seed,
             "precision": network.precision, "loss": loss.config(), "optimizer": _described(optimizer),
             "learning_rate": _described(optimizer.learning_rate),
             "schedule_needs_total": optimizer.learning_rate.needs_total, "batch_size": feed.batch_size,
-            "epochs": epochs, "shuffle": shuffle, "rows": feed.count, "data": feed.digest(),
-            "validation data": None if held is None else held.digest(),
-            "metrics": [metric.name for metric in metrics], "callbacks": kept}
+            "epochs": epochs, "shuffle": feed.shuffle, "rows": feed.count, "data": feed.digest(),
+            "validation data": None if validation is None else validation.digest(),
+            "metrics": [metric.name for metric in metrics],
+            "callbacks": [name for name in remembering if name != Checkpoint.__name__]}
 
 
 def _described(value: Any) -> dict[str, Any]:
     """The type of an object and those of its settings that JSON can hold; what it remembers begins with "_"."""
     plain = {k: v for k, v in vars(value).items() if not k.startswith("_") and isinstance(v, (int, float, str, bool))}
     return {"type": type(value).__name__} | {k: v for k, v in plain.items() if k != "current"}
-
-
-def _remembers(callback: Callback) -> bool:
-    return type(callback).state_dict is not Callback.state_dict
 
 
 # --- arrays within a state -------------------------------------------------------------------------------------

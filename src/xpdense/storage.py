@@ -11,7 +11,6 @@ an earlier format is read; one of a later format is where it says so.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
@@ -19,18 +18,18 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from .errors import ModelFileError, OutputError
+from .files import WRITING, check_writable, put, replaced, sync, umask, writing
 
 FORMAT, VERSION = "xpdense-model", 2
 _STEP = re.compile(r"step-\d{10}(-earlier)?")
-_WRITING = ".writing-"  # what an entry is called until it is whole
 _INDEX_LIMIT = _HEADER_LIMIT = 2**26  # bytes of JSON: of an index, and of the head of a file of tensors
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
@@ -56,21 +55,11 @@ _TRAINING = _Kind("training.json", "training", re.compile(r"training-[0-9a-f]{16
 
 # --- writing ---------------------------------------------------------------------------------------------------
 
-def check_writable(folder: Path) -> None:
-    """Raise OutputError unless files can be made in `folder`, which is made, with its parents, where it is missing."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}. Choose another folder.") from error
-
-
-def check_no_strangers(folder: Path) -> None:
-    """Raise OutputError where `folder`, which is there, holds anything that is no part of a model."""
-    strangers = [path.name for path in folder.iterdir() if not _ours(path.name)]
-    if strangers:
-        raise OutputError(f"{folder} holds other files ({strangers[0]}); a model gets a folder of its own")
+def check_only_own_files(folder: Path) -> None:
+    """Raise OutputError where an existing `folder` holds anything other than the files of a model."""
+    others = [path.name for path in folder.iterdir() if not _is_own(path.name)]
+    if others:
+        raise OutputError(f"{folder} holds other files ({others[0]}); a model gets a folder of its own")
 
 
 def write(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
@@ -84,12 +73,12 @@ def write(folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, n
     folder = Path(folder)
     files = _files(_MODEL, config, tensors)  # before anything is touched
     check_writable(folder)
-    with _said(folder, "model"):
-        check_no_strangers(folder)
+    with writing(folder, "model"):
+        check_only_own_files(folder)
         for name, data in files.items():  # the weights, then the index
             _replace(folder / name, data)
         for old in folder.iterdir():  # an earlier model's, and what a save left that did not come to its end
-            if _ours(old.name) and old.name not in files:
+            if _is_own(old.name) and old.name not in files:
                 old.unlink()
 
 
@@ -106,14 +95,14 @@ def write_checkpoint(root: Path, step: int, model: tuple[Mapping[str, Any], Mapp
     """
     files = _files(_MODEL, *model) | _files(_TRAINING, *training)
     target = root / f"step-{step:010d}"
-    with _said(root, "checkpoint"):
-        temporary = Path(tempfile.mkdtemp(prefix=_WRITING, dir=root))
+    with writing(root, "checkpoint"):
+        temporary = Path(tempfile.mkdtemp(prefix=WRITING, dir=root))
         try:
             for name, data in files.items():
                 with open(temporary / name, "xb") as file:
-                    _put(file, data)
-            os.chmod(temporary, 0o777 & ~_umask())
-            _sync(temporary)
+                    put(file, data)
+            os.chmod(temporary, 0o777 & ~umask())
+            sync(temporary)
             earlier = root / f"{target.name}-earlier"
             if target.exists():  # of the same step: it may be the only one that there is
                 if earlier.exists():
@@ -125,22 +114,22 @@ def write_checkpoint(root: Path, step: int, model: tuple[Mapping[str, Any], Mapp
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
-        _sync(root)
+        sync(root)
     return target
 
 
 def remove(folder: Path) -> None:
     """Remove a checkpoint: it is renamed first, so that a half of it never looks like one."""
-    with _said(folder.parent, "checkpoint"):
-        doomed = Path(tempfile.mkdtemp(prefix=_WRITING, dir=folder.parent))
+    with writing(folder.parent, "checkpoint"):
+        doomed = Path(tempfile.mkdtemp(prefix=WRITING, dir=folder.parent))
         os.rename(folder, doomed / folder.name)
         shutil.rmtree(doomed)
 
 
 def sweep(root: Path) -> None:
     """Remove what a run left that was killed while it wrote or removed a checkpoint."""
-    with _said(root, "checkpoint"):
-        for path in root.glob(f"{_WRITING}*"):
+    with writing(root, "checkpoint"):
+        for path in root.glob(f"{WRITING}*"):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -170,76 +159,15 @@ def _checksum(body: Any) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def _ours(name: str) -> bool:
-    return _MODEL.owns(name) or _TRAINING.owns(name) or name.startswith(_WRITING)
-
-
-@contextlib.contextmanager
-def _said(folder: Path, what: str) -> Iterator[None]:
-    """An OSError as an OutputError that says what could not be written, and where."""
-    try:
-        yield
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(f"cannot write the {what} to {folder}: {error.strerror or error}") from error
-
-
-@contextlib.contextmanager
-def replaced(path: Path) -> Iterator[Path]:
-    """A file to write to, beside `path`, which takes its place when all is well and is gone when it is not.
-
-    A device or a pipe is itself what is written to.
-
-    Raises
-    ------
-    OutputError
-    """
-    if path.exists() and not path.is_file():
-        with _said(path, "file"):
-            yield path
-        return
-    path = Path(os.path.realpath(path))
-    with _said(path, "file"):
-        handle, name = tempfile.mkstemp(prefix=_WRITING, suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+def _is_own(name: str) -> bool:
+    return _MODEL.owns(name) or _TRAINING.owns(name) or name.startswith(WRITING)
 
 
 def _replace(path: Path, data: bytes) -> None:
     """Write a file so that, whenever the machine stops, either the old or the new one is there, whole."""
     with replaced(path) as temporary, open(temporary, "wb") as file:
-        _put(file, data)
-    _sync(path.parent)
-
-
-def _put(file: BinaryIO, data: bytes) -> None:
-    file.write(data)
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _sync(path: Path) -> None:
-    if os.name == "nt":  # where a folder cannot be synced
-        return
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        put(file, data)
+    sync(path.parent)
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -342,13 +270,13 @@ def _index(folder: Path, kind: _Kind) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number in JSON")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name stands twice in one object")
+        raise ValueError("a name occurs twice in one object")
     return found
 
 
@@ -359,7 +287,7 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
             if not 2 <= length <= min(size - 8, _HEADER_LIMIT):
-                raise ValueError(f"its head would take {length:,} of {size:,} bytes")
+                raise ValueError(f"its header would take {length:,} of {size:,} bytes")
             head = json.loads(file.read(length), parse_constant=_no_constant, object_pairs_hook=_distinct)
         shapes, end = _filled(head)
         if end != size - 8 - length:
@@ -379,9 +307,9 @@ def _filled(head: dict[str, Any]) -> tuple[dict[str, tuple[int, ...]], int]:
             continue
         shape, (start, end) = tuple(entry["shape"]), entry["data_offsets"]
         if any(type(n) is not int or n < 0 for n in (*shape, start, end)):
-            raise ValueError(f"{name!r} has a shape or a place that is none")
+            raise ValueError(f"{name!r} has an invalid shape or data_offsets")
         if end - start != math.prod(shape) * _BYTES[entry["dtype"]]:
-            raise ValueError(f"{name!r} of shape {list(shape)} does not fit its place")
+            raise ValueError(f"{name!r} of shape {list(shape)} does not fit its data_offsets")
         shapes[name] = shape
         places.append((start, end))
     places.sort()

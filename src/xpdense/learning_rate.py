@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import training
-from ..backend import Array, backend_of, resolve
-from ..comm import Solo
-from ..data.arrays import Batches, Rows, prepared
-from ..errors import DivergenceError, OutputError, ParameterError, positive_int, real, require
-from ..losses import Loss, as_loss
-from ..network import Network
-from ..optimizers import Optimizer, as_optimizer
+from .backend import Array, backend_of, resolve
+from .data.arrays import Batches, Rows, prepared
+from .errors import DivergenceError, OutputError, ParameterError, positive_int, real, require
+from .inference import evaluate, slices_of
+from .losses import Loss, as_loss
+from .network import Network
+from .optimizers import Optimizer, as_optimizer
+from .step import TrainStep
 
 _KEEP = 0.9  # of the smoothed loss at each step
 _HELD_OUT = 1024  # rows by which short trainings are compared, a fifth of all at most
@@ -76,7 +76,7 @@ class RateTest:
     def plot(self, path: str | Path | None = None) -> Any:
         """Draw loss against rate; write the picture to `path`, or return the matplotlib Figure."""
         require("matplotlib", "plots", "RateTest.plot")
-        from ..plots import plot_rates
+        from .plots import plot_rates
 
         try:
             return plot_rates(self.rates, self.losses, self.smoothed, self.tried, self.suggestion, path)
@@ -172,11 +172,11 @@ class _Trainer:
         """The loss of each step's batch, before the update; the step's rate is `rate(step)`."""
         network = self.network
         network.arena.restore(self.start)
-        state = self.optimizer.begin(network.arena)
+        train_step = TrainStep(network, self.loss, self.optimizer.begin(network.arena))
         network.ops.begin_training()
         for step, batch in enumerate(itertools.islice(self._orders(), self.steps)):
             rows = self.rows.take(network.ops, batch)
-            yield float(training.train_step(network, self.loss, state, rows, step, rate(step), Solo()))
+            yield float(train_step(rows, step, rate(step)))
 
     def _orders(self) -> Iterator[Array]:
         """Row numbers of one batch after the other, epoch after epoch, where the rows are."""
@@ -192,7 +192,7 @@ class _Trainer:
         network, diverged = self.network, np.full(len(self.blocks), np.inf)
         if not all(map(math.isfinite, self.losses(lambda step: rate))):
             return diverged
-        found = np.array([training.evaluate(network, training.slices_of(network, block), block, self.loss, ())["loss"]
+        found = np.array([evaluate(network, slices_of(network, block), block, self.loss, ())["loss"]
                           for block in self.blocks])
         return found if np.isfinite(found).all() else diverged
 
