@@ -239,10 +239,10 @@ def test_a_network_named_numpy_gives_tensors_back_for_tensors() -> None:
 @pytest.mark.parametrize("batched", [False, True])
 def test_everything_of_the_second_device_stays_on_it(batched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     xp = pytest.importorskip("array_api_strict")
-    from xpdense import inference
+    from xpdense.network import Network
 
     if batched:
-        monkeypatch.setattr(inference, "batch_rows", lambda network: 7)
+        monkeypatch.setattr(Network, "part_rows", 7)
     device = xp.Device("device1")
     net = network()
     fit(net, xp.asarray(X, device=device), xp.asarray(Y, device=device))

@@ -1,7 +1,8 @@
-"""Metrics by name are scikit-learn's, called with what each of them wants of a network's targets and predictions."""
+"""Metrics by name have scikit-learn's values, for arrays and for rows that come in parts."""
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -29,10 +30,22 @@ VALUES = RNG.standard_normal((N, 2)).astype(np.float32)
 TARGETS = (VALUES + 0.3 * RNG.standard_normal((N, 2))).astype(np.float32)
 
 
+def in_parts(metric: xd.Metric, loss: str, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None,
+             rows: int) -> float:
+    accumulator = metric.accumulator(as_loss(loss))
+    for start in range(0, len(target), rows):
+        part = slice(start, start + rows)
+        accumulator.add(target[part], prediction[part], None if weight is None else weight[part])
+    return accumulator.value()
+
+
 def measure(name: str, loss: str, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> float:
+    """The value of all rows at once, which every division into parts must give, too."""
     metric, = as_metrics([name], as_loss(loss))
     value = metric(as_loss(loss), target, prediction, weight)
     assert type(value) is float
+    for rows in (4, 45):
+        assert in_parts(metric, loss, target, prediction, weight, rows) == pytest.approx(value, rel=1e-12, abs=1e-13)
     return value
 
 
@@ -109,7 +122,105 @@ def test_regression(name: str, columns: int, weight: np.ndarray | None) -> None:
     target, prediction = TARGETS[:, :columns], VALUES[:, :columns]
     function = {"r2": sk.r2_score, "rmse": sk.root_mean_squared_error, "mae": sk.mean_absolute_error}[name]
     expected = function(target, prediction.astype(np.float64), sample_weight=weight)
-    assert measure(name, "squared_error", target, prediction, weight) == pytest.approx(expected, rel=1e-9)
+    assert measure(name, "squared_error", target, prediction, weight) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "balanced_accuracy", "f1"])
+def test_unweighted_label_metrics_are_scikit_learns_to_the_bit(name: str) -> None:
+    function = {"accuracy": sk.accuracy_score, "balanced_accuracy": sk.balanced_accuracy_score, "f1": sk.f1_score}[name]
+    more = {"average": "macro"} if name == "f1" else {}
+    cases: list[tuple[str, np.ndarray, np.ndarray, np.ndarray, dict[str, str]]] = [
+        ("binary_cross_entropy", TRUTH, BINARY, (BINARY[:, 0] >= 0.5).astype(int), {}),
+        ("softmax_cross_entropy", CLASSES, MULTI, MULTI.argmax(axis=1), more),
+        ("binary_cross_entropy", TAGS, LABELS, (LABELS >= 0.5).astype(int), more),
+    ]
+    for loss, target, prediction, predicted, options in cases[:2] if name == "balanced_accuracy" else cases:
+        expected = function(target, predicted, **options)
+        assert METRICS[name](as_loss(loss), target, prediction, None) == expected
+        assert in_parts(METRICS[name], loss, target, prediction, None, 7) == expected
+
+
+@WEIGHTS
+@pytest.mark.parametrize("name", ["r2", "rmse", "mae"])
+def test_an_offset_that_all_targets_share_costs_no_digits(name: str, weight: np.ndarray | None) -> None:
+    target, prediction = np.round(TARGETS.astype(np.float64) * 64) / 64, np.round(VALUES.astype(np.float64) * 64) / 64
+    expected = measure(name, "squared_error", target, prediction, weight)  # 64ths, which 1e8 leaves exact
+    assert measure(name, "squared_error", target + 1e8, prediction + 1e8, weight) == pytest.approx(expected, rel=1e-12)
+
+
+@WEIGHTS
+@pytest.mark.parametrize("first", ["smallest", "largest", "outlier"])
+def test_r2_of_many_parts_does_not_depend_on_their_order(first: str, weight: np.ndarray | None) -> None:
+    target, prediction = TARGETS[:, :1].astype(np.float64), VALUES[:, :1].astype(np.float64)
+    target[0] += 1e6 if first == "outlier" else 0.0
+    order = {"smallest": np.argsort(target[:, 0]), "largest": np.argsort(-target[:, 0]), "outlier": np.arange(N)}[first]
+    many = np.concatenate([order, *[order[1:]] * 200])  # the first row once, the others 201 times
+    w = None if weight is None else weight[many]
+    expected = sk.r2_score(target[many], prediction[many], sample_weight=w)
+    assert in_parts(METRICS["r2"], "squared_error", target[many], prediction[many], w, 5) == pytest.approx(
+        expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 60])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e8 + 0.1])
+def test_r2_of_constant_targets_is_one_if_they_are_predicted_and_else_zero(value: float, rows: int) -> None:
+    target = np.full((N, 2), value)
+    assert in_parts(METRICS["r2"], "squared_error", target, target, None, rows) == 1.0
+    assert in_parts(METRICS["r2"], "squared_error", target, target + 1.0, None, rows) == 0.0
+    half = np.stack([target[:, 0], TARGETS[:, 0]], axis=1)
+    expected = sk.r2_score(TARGETS[:, 0].astype(np.float64), VALUES[:, 0].astype(np.float64)) / 2  # the other is zero
+    assert in_parts(METRICS["r2"], "squared_error", half, np.stack([target[:, 0] + 1, VALUES[:, 0]], axis=1), None,
+                    rows) == pytest.approx(expected, rel=1e-12)
+
+
+def test_r2_needs_two_rows_in_one_part_or_in_two() -> None:
+    one = METRICS["r2"].accumulator(as_loss("squared_error"))
+    one.add(np.array([[1.0]]), np.array([[2.0]]), None)
+    with pytest.raises(xd.TargetError, match="r2 cannot be computed of these targets: it needs two rows"):
+        one.value()
+    one.add(np.array([[3.0]]), np.array([[3.0]]), None)
+    assert one.value() == sk.r2_score([1.0, 3.0], [2.0, 3.0])
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_a_part_of_rows_without_weight_counts_nothing(name: str) -> None:
+    values = METRICS[name].takes == "values"
+    loss = as_loss("squared_error" if values else "binary_cross_entropy")
+    target, prediction = (TARGETS, VALUES) if values else (TRUTH, BINARY)
+    accumulator = METRICS[name].accumulator(loss)
+    nothing = np.zeros(20)
+    accumulator.add(target[:20], prediction[:20], nothing)
+    accumulator.add(target[20:], prediction[20:], WEIGHT[20:])
+    expected = METRICS[name](loss, target[20:], prediction[20:], WEIGHT[20:])
+    assert accumulator.value() == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(xd.TargetError, match=f"{name} cannot be computed of these targets"):
+        METRICS[name](loss, target[:20], prediction[:20], nothing)
+
+
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_memory_is_bounded_where_the_metric_allows_it(name: str) -> None:
+    values = METRICS[name].takes == "values"
+    accumulator = METRICS[name].accumulator(as_loss("squared_error" if values else "binary_cross_entropy"))
+    sizes = []
+    for _ in range(200):
+        accumulator.add(*((TARGETS, VALUES) if values else (TRUTH, BINARY)), WEIGHT)
+        sizes.append(len(pickle.dumps(accumulator)))
+    assert sizes[-1] > 100 * sizes[0] if name == "roc_auc" else sizes[-1] < sizes[0] + 20
+
+
+def test_many_classes_predicted_right_are_no_regression_problem() -> None:
+    """scikit-learn warns where classes are more than half of the rows, and a metric's rows are distinct pairs."""
+    classes = np.arange(40).repeat(10)
+    for name in ("accuracy", "balanced_accuracy", "f1"):
+        assert measure(name, "softmax_cross_entropy", classes, np.eye(40)[classes], None) == 1.0
+
+
+@pytest.mark.parametrize("name", ["r2", "rmse", "mae"])
+def test_values_that_do_not_fit_are_a_target_error(name: str) -> None:
+    loss = as_loss("squared_error")
+    for prediction in (VALUES, np.full((N, 1), np.nan)):
+        with pytest.raises(xd.TargetError, match=f"{name} cannot be computed of these targets"):
+            METRICS[name](loss, TARGETS[:, 0], prediction, None)
 
 
 def test_every_metric_is_compared_above_and_knows_its_direction() -> None:
@@ -187,10 +298,33 @@ def test_a_users_function_gets_targets_and_predictions_and_names_its_column() ->
     assert history["validation_worst"][-1] == worst(TARGETS, np.asarray(net.predict(x)))
 
 
-def test_a_metric_of_ones_own_may_be_one_of_scikit_learns_functions() -> None:
+def test_a_users_function_gets_all_rows_of_all_parts_even_if_the_buffers_are_reused() -> None:
+    seen = []
+    accumulator = xd.Metric("seen", "labels", lambda *arrays: seen.append(arrays) or 0.0, None).accumulator(
+        as_loss("squared_error"))
+    target, prediction = np.empty((20, 2), np.float32), np.empty((20, 2), np.float32)
+    for start in (0, 20, 40):
+        target[:], prediction[:] = TARGETS[start : start + 20], VALUES[start : start + 20]
+        accumulator.add(target, prediction, WEIGHT[:20])
+    accumulator.value()
+    np.testing.assert_array_equal(seen[0][0], TARGETS)
+    np.testing.assert_array_equal(seen[0][1], VALUES)
+    assert seen[0][1].dtype == np.float32
+
+
+@pytest.mark.parametrize("rows", [7, N])
+@WEIGHTS
+def test_a_metric_of_ones_own_may_be_one_of_scikit_learns_functions(weight: np.ndarray | None, rows: int) -> None:
     median = xd.Metric("median_error", "values", "median_absolute_error", greater_is_better=False)
-    value = median(as_loss("squared_error"), TARGETS, VALUES, None)
-    assert value == pytest.approx(sk.median_absolute_error(TARGETS, VALUES), rel=1e-6)
+    expected = sk.median_absolute_error(TARGETS, VALUES.astype(np.float64), sample_weight=weight)
+    assert in_parts(median, "squared_error", TARGETS, VALUES, weight, rows) == pytest.approx(expected, rel=1e-12)
+    distance = xd.Metric("class_distance", "labels", "mean_absolute_error", greater_is_better=False)
+    expected = sk.mean_absolute_error(CLASSES, MULTI.argmax(axis=1), sample_weight=weight)
+    value = in_parts(distance, "softmax_cross_entropy", CLASSES, MULTI, weight, rows)
+    assert value == pytest.approx(expected, rel=1e-12)
+    f1 = xd.Metric("other_name", "labels", "f1_score", greater_is_better=True)
+    expected = METRICS["f1"](as_loss("softmax_cross_entropy"), CLASSES, MULTI, weight)
+    assert in_parts(f1, "softmax_cross_entropy", CLASSES, MULTI, weight, rows) == pytest.approx(expected, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["torch", "array_api_strict:device1"])

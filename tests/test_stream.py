@@ -20,6 +20,7 @@ from xpdense.data.feeding import StreamFeed
 import xpdense as xd
 from xpdense.data.csv import CsvSource
 from xpdense.data.datasets import read
+from xpdense.data.feeding import StreamFeed
 from xpdense.data.prefetch import prefetched
 from xpdense.data.table import TableEncoder
 from xpdense.losses import as_loss

@@ -18,13 +18,14 @@ import pytest
 from replaying import bits
 
 import xpdense as xd
-from xpdense import inference, model
+from xpdense import model
 from xpdense.activations import ACTIVATIONS
 from xpdense.backend import Backend
 from xpdense.data.arrays import Rows
 from xpdense.errors import LayerExtremes
 from xpdense.initializers import normal
 from xpdense.losses import as_loss
+from xpdense.network import Network
 from xpdense.optimizers import as_optimizer
 from xpdense.step import TrainStep
 
@@ -900,7 +901,7 @@ def test_predict_and_evaluate_work_in_batches_of_any_size(rows: int, loss: str, 
     net = network(*ALL_LAYERS, backend=place)
     fit(net, y=y, loss=loss, epochs=1)
     prediction, measured = net.predict(X), net.evaluate(X, y, metrics=[metric], sample_weight=WEIGHT)
-    monkeypatch.setattr(inference, "batch_rows", lambda network: rows)
+    monkeypatch.setattr(Network, "part_rows", rows)
     np.testing.assert_allclose(net.predict(X), prediction, rtol=1e-5, atol=1e-6)
     again = net.evaluate(X, y, metrics=[metric], sample_weight=WEIGHT)
     assert again == pytest.approx(measured, rel=1e-5)
@@ -921,7 +922,7 @@ def test_memory_of_predict_and_evaluate_does_not_grow_with_rows_times_width() ->
 
 
 def test_rows_that_are_not_finite_are_found_in_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "batch_rows", lambda network: 3)
+    monkeypatch.setattr(Network, "part_rows", 3)
     x = X.copy()
     x[49, 2] = np.nan
     with pytest.raises(xd.NonFiniteDataError):
@@ -931,7 +932,7 @@ def test_rows_that_are_not_finite_are_found_in_every_batch(monkeypatch: pytest.M
 def test_threads_predict_at_once_and_get_the_right_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     net = network(*ALL_LAYERS)
     fit(net, y=LABELS, loss="softmax_cross_entropy", epochs=1)
-    monkeypatch.setattr(inference, "batch_rows", lambda network: 5)
+    monkeypatch.setattr(Network, "part_rows", 5)
     parts = [X[i : i + 17] + i for i in range(8)]
     expected = [net.predict(part) for part in parts]
     wrong: list[int] = []

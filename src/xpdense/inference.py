@@ -51,8 +51,6 @@ def outputs(network: Network, parts: Iterable[Rows], function: Callable[[Any, Ar
 def evaluate(network: Network, parts: Iterable[Rows], loss: Loss, metrics: Sequence[Metric]) -> dict[str, float]:
     """The mean loss over the rows, weighted where they have weights, and the metrics.
 
-    Metrics keep a prediction and a target for each row.
-
     Examples
     --------
     >>> import xpdense as xd
@@ -62,18 +60,16 @@ def evaluate(network: Network, parts: Iterable[Rows], loss: Loss, metrics: Seque
     {'loss': 1.0}
     """
     backend, xp = network.backend, network.ops.xp
-    total, total_weight, kept = 0.0, 0.0, []
+    total, total_weight, scores = 0.0, 0.0, [metric.accumulator(loss) for metric in metrics]
     for part, z in logits(network, parts):
         weight = None if part.weight is None else np.asarray(host(part.weight), np.float64)
         part_weight = float(z.shape[0]) if weight is None else float(weight.sum())
         value, _ = loss(network.ops, z, stored(part.y, backend),
                         None if part.weight is None else stored(part.weight, backend))
         total, total_weight = total + float(value) * part_weight, total_weight + part_weight
-        if metrics:
-            kept.append((np.array(host(part.y)), np.array(backend.to_host(loss.link(xp, z))), weight))
-    values = {"loss": total / total_weight}
-    if metrics:
-        target, prediction = (np.concatenate(column) for column in list(zip(*kept, strict=True))[:2])
-        weight = None if kept[0][2] is None else np.concatenate([row[2] for row in kept])
-        values |= {metric.name: metric(loss, target, prediction, weight) for metric in metrics}
-    return values
+        if scores:
+            target, prediction = np.array(host(part.y)), np.array(backend.to_host(loss.link(xp, z)))
+            for score in scores:
+                score.add(target, prediction, weight)
+    return {"loss": total / total_weight,
+            **{metric.name: score.value() for metric, score in zip(metrics, scores, strict=True)}}

@@ -146,8 +146,9 @@ class CheckedRows:
             if len(row) != len(self.names):
                 raise FileFormatError(f"line {self._reader.line_num} of {self.path} has {len(row)} fields, and the "
                                       f"header has {len(self.names)}")
-            self.codes.update(name for name, field in zip(self.names, row, strict=True)
-                              if field[:1] == "0" and field[1:].isdigit())
+            for name, field in zip(self.names, row, strict=True):
+                if field[:1] == "0" and field[1:].isdigit():
+                    self.codes.add(name)
             yield count
         if not count:
             raise FileFormatError(f"{self.path} has a header and no rows")

@@ -23,7 +23,7 @@ TASKS: dict[str, tuple[str, ...]] = {
 
 
 def as_task(name: str) -> str:
-    """The task of this name; UnknownNameError if there is none.
+    """The task of this name; UnknownNameError if it is unknown.
 
     >>> as_task("multiclass")
     'multi-class'
