@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from replaying import bits
-from xpdense.data.feeding import StreamFeed
 
 import xpdense as xd
 from xpdense.data.csv import CsvSource

@@ -37,7 +37,7 @@ from ..schedules import Schedule
 from ..spec import Spec
 from ..training import Loop
 from .build import NORMS, FitCall, FitPlan, Training, dense_layers, described_layers, draw, hidden_layers
-from .datasets import Survey, known_labels, survey, targets_of
+from .datasets import Survey, survey, targets_of
 from .inputs import as_rows, checked, device_backend, dispatching, some, source_of, to_host
 from .progress import FitTasks, Progress, check_progress, note_loss, note_score
 from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs, set_rate
@@ -184,7 +184,7 @@ class BaseMLP(CallbackSupportMixin):
         raise NotImplementedError
 
     def _reporter(self, parts: Iterable[Rows]) -> Callable[[float], float]:
-        """What converts the loss that is minimised to the one that is reported, scikit-learn's; `parts` are all rows."""
+        """What converts the loss that is minimised to the one that is reported, as scikit-learn does, for these rows."""
         return float
 
     # --- fit ---------------------------------------------------------------------------------------------------
@@ -463,6 +463,8 @@ class BaseMLP(CallbackSupportMixin):
         """The rows to train on, the validation rows, and these as they were given."""
         if call.validation is not None:
             X_val, y_val, weight = call.validation
+            if is_dataset(X_val):
+                raise ParameterError("X_val must be an array where X is one, with y_val")
             x, y = checked(self, X_val, y_val, reset=False)
             target, _ = self._encode(y, False, True, None, validation=True)
             held = ArrayDataset(as_rows(x, spec.dtype), target, _sample_weight(weight, x), "validation ")
@@ -521,7 +523,7 @@ class BaseMLP(CallbackSupportMixin):
             tasks.begin()
             self.history_.append(loss=value)
             note_loss(self, plan.report(value))
-            if plan.validation is not None and plan.score is not None:
+            if plan.validation is not None and plan.spec is not None and plan.score is not None:
                 measured = inference.evaluate(network, plan.validation.parts(plan.spec), self._loss, ())["loss"]
                 self.history_.note(validation_loss=plan.report_validation(measured))
                 note_score(self, plan.score())
