@@ -22,6 +22,7 @@ from ..errors import ParameterError
 from . import cublas
 from . import cuda_kernels as kernels
 from .generic import Ops
+from .slots import HYPER, LOSS_SCALE, LOSS_SCALING
 
 _FIRST_SCALE = 2.0**15  # of the loss in float16; found anew within a few steps where it is too large
 _GROWTH = 2000  # steps without an overflow after which it is doubled
@@ -50,8 +51,7 @@ class CudaOps(Ops):
         self.wide, self._cp = dtype, _cupy()
         self._storage, self._wide = backend.dtype(self.dtype), backend.dtype(dtype)
         self._scratch = _Scratch()
-        # (2,): the scale, and the good steps since it was last changed
-        self.loss_scale = backend.zeros((2,), dtype) if precision == "float16" else None
+        self.loss_scale = backend.zeros((len(LOSS_SCALING),), dtype) if precision == "float16" else None
         self._spoiled = False  # whether something ran that a graph cannot hold
         self._held: list[Any] | None = None  # what a graph that is being captured works on
         self._tables: tuple[Array, ...] = ()
@@ -133,7 +133,7 @@ class CudaOps(Ops):
 
     def begin_training(self) -> None:
         if self.loss_scale is not None:
-            self.assign(self.loss_scale, (_FIRST_SCALE, 0.0))
+            self.assign(self.loss_scale, tuple(_FIRST_SCALE * (name == "loss_scale") for name in LOSS_SCALING))
 
     def move(self, source: Array, target: Array) -> None:
         for table in self._tables:
@@ -309,7 +309,7 @@ class CudaOps(Ops):
         self._spoiled = True
         value, gradient = super().loss_and_gradient(loss, z.astype(self._wide, copy=False), target, weight)
         if self.loss_scale is not None:
-            gradient = gradient * self.loss_scale[0]
+            gradient = gradient * self.loss_scale[LOSS_SCALE]
         return value, gradient.astype(self._storage, copy=False)
 
     def penalize(self, value: Array, weights: Array, strength: float) -> Array:
@@ -327,17 +327,18 @@ class CudaOps(Ops):
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
                decay_size: int, working: Array | None = None, decay: float | None = None) -> None:
         kernel = vars(type(optimizer)).get("kernel")
-        fits = params.ndim == 1 and hyper.size <= 4 and self._fit(grads, working) and tuple(state) == optimizer.slots
+        fits = params.ndim == 1 and hyper.size <= len(HYPER) and self._fit(grads, working)
+        fits = fits and tuple(state) == optimizer.slots
         fits = fits and all(s.shape == params.shape and s.dtype == self._wide and s.flags.c_contiguous
                             for s in (params, *state.values()))
         if kernel and fits and grads.shape == params.shape:
             factor = self._factor(optimizer.clip_norm, grads)
             made = kernels.update(self._cp, kernel.removeprefix("update "), len(state), hyper.size, optimizer.decoupled,
-                           factor is not None, self.loss_scale is not None, working is not None)
+                                  factor is not None, self.loss_scale is not None, working is not None)
             self._run(made, grads, hyper, *(() if factor is None else (factor,)),
                       params.size if optimizer.decay_all else decay_size,
                       optimizer.weight_decay if decay is None else decay,
-                      *(*optimizer.constants(), 0.0, 0.0, 0.0, 0.0)[:4], params, *state.values(),
+                      *optimizer.constants(), params, *state.values(),
                       *(() if working is None else (working,)))
             return
         if self.loss_scale is not None:

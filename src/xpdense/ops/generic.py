@@ -19,6 +19,7 @@ import numpy as np
 from ..backend import Array, Backend
 from ..errors import ShapeError
 from .philox import random_words
+from .slots import RATE
 
 
 class Memory:
@@ -270,7 +271,7 @@ class Ops:
         not the optimizer's own.
         """
         xp = self.xp
-        rate = hyper[0]
+        rate = hyper[RATE]
         shrink = None
         if optimizer.clip_norm is not None:
             norm = self._norm(grads)  # (..., 1)
