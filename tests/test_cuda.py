@@ -457,7 +457,8 @@ def every_kernel(ops: CudaOps) -> None:
         for rule.clip_norm, rule.weight_decay in ((None, 0.0), (1.0, 0.1)):
             state = {slot: ones(2200, dtype=wide) for slot in rule.slots}
             hyper = put((0.01, *rule.scalars(0.01, 1)), wide)
-            ops.update(rule, ones(2200, dtype=wide), ones(2200), state, hyper, 1000, working)
+            ops.update(rule, ones(2200, dtype=wide), ones(2200), state, hyper,
+                       (rule.weight_decay, 1000), working)
 
 
 def ops_in(cuda_backend: Backend, dtype: str) -> CudaOps:
@@ -524,7 +525,7 @@ def raw_kernels(ops: CudaOps) -> None:
         _, saved = ops.normalize(ones(9, 35), ones(35), ones(35), axis, 1e-5)
         ops.normalize_backward(saved, ones(9, 35), ones(35), axis, ones(35), ones(35))
     rule = xd.SGD(clip_norm=1.0)
-    ops.update(rule, ones(4100), ones(4100), {}, ones(1), 0)
+    ops.update(rule, ones(4100), ones(4100), {}, ones(1), (0.0, 0))
 
 
 @pytest.mark.parametrize("sanitize", ["thread", "address,undefined"])

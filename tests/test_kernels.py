@@ -256,8 +256,8 @@ def test_optimizers(cls, options, ops):
         for step in (1, 2, 3):
             kept = rounded(ops, rng.standard_normal(size) * scale)
             g, hyper = put(ops, kept), rounded(ops, (0.01, *optimizer.scalars(0.01, step)), wide=True)
-            ops.update(optimizer, p, g, state, wide(ops, hyper), decaying, working)
-            EXACT.update(optimizer, exact_p, kept / scale, exact_state, hyper, decaying)
+            ops.update(optimizer, p, g, state, wide(ops, hyper), (optimizer.weight_decay, decaying), working)
+            EXACT.update(optimizer, exact_p, kept / scale, exact_state, hyper, (optimizer.weight_decay, decaying))
             np.testing.assert_array_equal(got(ops, g), kept)
         if cls.name != "lion":  # the sign of a sum near zero is rounding's; its momentum is compared
             agree(ops, p, exact_p, 100, dtype=ops.wide)
@@ -277,8 +277,8 @@ def test_clipping_of_gradients_whose_squares_overflow_or_vanish(ops):
             kept = rounded(ops, kept)
             p, exact_p = wide(ops, np.zeros(size)), np.zeros(size)
             working = None if ops.wide == ops.dtype else poison(ops, (size,))
-            ops.update(optimizer, p, put(ops, kept), {}, wide(ops, np.ones(1)), 0, working)
-            EXACT.update(optimizer, exact_p, kept / scale, {}, np.ones(1), 0)
+            ops.update(optimizer, p, put(ops, kept), {}, wide(ops, np.ones(1)), (0.0, 0), working)
+            EXACT.update(optimizer, exact_p, kept / scale, {}, np.ones(1), (0.0, 0))
             agree(ops, p, exact_p, 8, dtype=ops.wide)
 
 
@@ -427,11 +427,11 @@ def test_formulas_of_the_users_own_are_not_taken_for_ours(ops):
 
     p = wide(ops, np.ones(4))
     if ops.loss_scale is None:
-        ops.update(Still(0.1), p, put(ops, np.ones(4)), {}, wide(ops, np.array([0.1])), 4)
+        ops.update(Still(0.1), p, put(ops, np.ones(4)), {}, wide(ops, np.array([0.1])), (0.0, 4))
         assert (got(ops, p) == 1).all()
     else:
         with pytest.raises(xd.ParameterError, match="own optimizers"):
-            ops.update(Still(0.1), p, put(ops, np.ones(4)), {}, wide(ops, np.array([0.1])), 4)
+            ops.update(Still(0.1), p, put(ops, np.ones(4)), {}, wide(ops, np.array([0.1])), (0.0, 4))
 
 
 @pytest.mark.parametrize("cls", [NativeOps, CudaOps])

@@ -120,8 +120,9 @@ class OptimizerState:
     def update(self, ops: Ops, rows: int = 1) -> None:
         """The same, once the step's scalars are on the device: one op over the arena."""
         arena, rule = self.arena, self.optimizer
-        ops.update(rule, arena.params, arena.grads, self.buffers, self.hyper, arena.decay_size,
-                   None if arena.working is arena.params else arena.working, rule.weight_decay + rule.penalty / rows)
+        ops.update(rule, arena.params, arena.grads, self.buffers, self.hyper,
+                   (rule.weight_decay + rule.penalty / rows, arena.decay_size),
+                   None if arena.working is arena.params else arena.working)
 
     def snapshot(self, into: dict[str, Array] | None = None) -> dict[str, Array]:
         """A copy of the buffers, for `restore`; in the memory of an earlier one, where that is given."""

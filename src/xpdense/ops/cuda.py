@@ -325,7 +325,7 @@ class CudaOps(Ops):
     # --- the optimizer -----------------------------------------------------------------------------------------
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
-               decay_size: int, working: Array | None = None, decay: float | None = None) -> None:
+               decay: tuple[float, int], working: Array | None = None) -> None:
         kernel = vars(type(optimizer)).get("kernel")
         fits = params.ndim == 1 and hyper.size <= len(HYPER) and self._fit(grads, working)
         fits = fits and tuple(state) == optimizer.slots
@@ -336,16 +336,15 @@ class CudaOps(Ops):
             made = kernels.update(self._cp, kernel.removeprefix("update "), len(state), hyper.size, optimizer.decoupled,
                                   factor is not None, self.loss_scale is not None, working is not None)
             self._run(made, grads, hyper, *(() if factor is None else (factor,)),
-                      params.size if optimizer.decay_all else decay_size,
-                      optimizer.weight_decay if decay is None else decay,
+                      params.size if optimizer.decay_all else decay[1], decay[0],
                       *optimizer.constants(), params, *state.values(),
                       *(() if working is None else (working,)))
             return
         if self.loss_scale is not None:
             raise ParameterError(f"precision='float16' takes the package's own optimizers, which leave out a step that "
                                  f"overflows; {type(optimizer).__name__} is not one: use 'bfloat16'")
-        self._generic("update", optimizer, params, grads.astype(self._wide, copy=False), state, hyper, decay_size,
-                      working, decay)
+        self._generic("update", optimizer, params, grads.astype(self._wide, copy=False), state, hyper, decay,
+                      working)
 
     def _factor(self, clip_norm: float | None, grads: Array) -> Array | None:
         """What every gradient is multiplied by, (1,) on the device; None where it is 1."""

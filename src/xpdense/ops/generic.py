@@ -262,13 +262,13 @@ class Ops:
     # --- the optimizer -----------------------------------------------------------------------------------------
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
-               decay_size: int, working: Array | None = None, decay: float | None = None) -> None:
+               decay: tuple[float, int], working: Array | None = None) -> None:
         """One step of the optimizer over the whole arena, in place; clipping and weight decay included.
 
         params, grads and each of state (..., size). hyper (k,): the learning rate, then the optimizer's own
-        scalars of this step. Weight decay applies to params[..., :decay_size]. grads is left as it was. working: the
-        parameters as the products read them, where that is another type. decay: the step's weight decay, where it is
-        not the optimizer's own.
+        scalars of this step. decay: (strength, count) of the weight decay, which applies to params[..., :count], or to
+        all of params with the optimizer's `decay_all`. grads is left as it was. working: a copy of params in the type
+        that the products read, where that is another type.
         """
         xp = self.xp
         rate = hyper[RATE]
@@ -277,18 +277,19 @@ class Ops:
             norm = self._norm(grads)  # (..., 1)
             shrink = xp.minimum(optimizer.clip_norm / (norm + 1e-6), xp.ones_like(norm))
         size = params.shape[-1]
-        decay_size = size if optimizer.decay_all else decay_size
-        own = optimizer.weight_decay if decay is None else decay
-        for start, stop, decay in ((0, decay_size, own), (decay_size, size, 0.0)):
+        strength, count = decay
+        if optimizer.decay_all:
+            count = size
+        for start, stop, decayed in ((0, count, strength), (count, size, 0.0)):
             for i in range(start, stop, self.piece):
                 here = (..., slice(i, min(i + self.piece, stop)))
                 p, g = params[here], grads[here]
                 if shrink is not None:
                     g = g * shrink
-                if decay and optimizer.decoupled:
-                    p *= 1.0 - rate * decay
-                elif decay:
-                    g = g + decay * p
+                if decayed and optimizer.decoupled:
+                    p *= 1.0 - rate * decayed
+                elif decayed:
+                    g = g + decayed * p
                 optimizer.rule(xp, p, g, {name: s[here] for name, s in state.items()}, hyper)
         if working is not None:
             working[...] = params

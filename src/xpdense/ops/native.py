@@ -227,7 +227,7 @@ class NativeOps(Ops):
         return self._generic("penalize", value, weights, strength)
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
-               decay_size: int, working: Array | None = None, decay: float | None = None) -> None:
+               decay: tuple[float, int], working: Array | None = None) -> None:
         kernel = vars(type(optimizer)).get("kernel")
         shape, hyper_size, buffers = params.shape, hyper.size, tuple(state.values())
         fits = len(shape) == 1 and hyper_size <= len(HYPER) and working is None and tuple(state) == optimizer.slots
@@ -235,12 +235,12 @@ class NativeOps(Ops):
             (size,), (state_0, state_1) = shape, (*buffers, None, None)[:2]
             arrays, sizes, scalars = bound.update(
                 params=params, grads=grads, state_0=state_0, state_1=state_1, hyper=hyper, size=size,
-                decay_size=size if optimizer.decay_all else decay_size, hyper_size=hyper_size,
-                weight_decay=optimizer.weight_decay if decay is None else decay, decoupled=optimizer.decoupled,
+                decay_size=size if optimizer.decay_all else decay[1], hyper_size=hyper_size,
+                weight_decay=decay[0], decoupled=optimizer.decoupled,
                 clip_norm=optimizer.clip_norm or 0.0)
             if self._run(kernel, (arrays, sizes, scalars + optimizer.constants())):
                 return
-        self._generic("update", optimizer, params, grads, state, hyper, decay_size, working, decay)
+        self._generic("update", optimizer, params, grads, state, hyper, decay, working)
 
 
 @functools.cache
