@@ -360,8 +360,8 @@ def test_data_that_would_fill_the_device_stay_on_the_host_and_train_to_the_same_
     x, y = data("softmax_cross_entropy", rows=300)
     weight = np.linspace(0.5, 1.5, 300) if weighted else None
     runs = []
-    for crowded in (False, True):
-        monkeypatch.setattr(Backend, "crowded", lambda self, size, crowded=crowded: crowded)
+    for exceeds in (False, True):
+        monkeypatch.setattr(Backend, "exceeds_half_free", lambda self, size, exceeds=exceeds: exceeds)
         net = xd.DenseNetwork(PLAIN, inputs=6, backend="cupy")
         history = net.fit(x, y, loss="softmax_cross_entropy", epochs=3, batch_size=16, validation=0.2,
                           sample_weight=weight, metrics=["accuracy"], callbacks=[Looking()])
@@ -389,7 +389,7 @@ def test_copies_run_beside_the_steps_and_wait_for_each_other_where_they_must(cud
                 stream.synchronize()
         for some, result in zip(rows, results, strict=True):
             np.testing.assert_array_equal(result.get(), 2 * source[some])
-    monkeypatch.setattr(Backend, "crowded", lambda self, size: True)
+    monkeypatch.setattr(Backend, "exceeds_half_free", lambda self, size: True)
     x, y = data(rows=200)
     runs = []
     for deferred in (False, True):
@@ -406,9 +406,9 @@ def test_the_data_go_to_the_device_by_its_free_memory(cuda_backend, monkeypatch)
     cupy = cuda._cupy()
     monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (free, free))
     cupy.get_default_memory_pool().free_all_blocks()
-    assert not cuda_backend.crowded(free // 2 - 1000)
-    assert cuda_backend.crowded(free)
-    assert not resolve("numpy").crowded(1 << 60)
+    assert not cuda_backend.exceeds_half_free(free // 2 - 1000)
+    assert cuda_backend.exceeds_half_free(free)
+    assert not resolve("numpy").exceeds_half_free(1 << 60)
 
 
 # --- the compiler, and races -----------------------------------------------------------------------------------------

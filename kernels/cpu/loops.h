@@ -14,7 +14,7 @@ namespace XPD_CLONE {
 // for a line, one line after another, since each is in the cache and no prefetcher sees a miss. Asked for AHEAD of the
 // store, many are on their way at once: a pass over 65,536 floats takes 15 us instead of 130.
 constexpr long AHEAD = 1024, BLOCK = 256;  // bytes; elements between two requests, where there are no rows
-inline void own(const void *to, long bytes) {
+inline void prefetch_for_write(const void *to, long bytes) {
     for (long b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)to + b, 1);
 }
 
@@ -71,7 +71,7 @@ template <typename T> int add(const Arguments &a) {
     T *out = (T *)a.p[S::out];
     for (long i = 0; i < a.n[S::size]; i += BLOCK) {
         const long end = xpd_min(i + BLOCK, a.n[S::size]);
-        own((char *)(out + i) + AHEAD, BLOCK * sizeof(T));
+        prefetch_for_write((char *)(out + i) + AHEAD, BLOCK * sizeof(T));
         for (long j = i; j < end; ++j) out[j] = x[j] + y[j];
     }
     return 0;
@@ -85,7 +85,7 @@ template <typename T, template <typename> class Act> void activate_rows(const Ar
     T *z = (T *)a.p[S::z] + first * cols, *out = (T *)a.p[S::out] + first * cols;
     const T *bias = (const T *)a.p[S::bias], k = T(a.s[S::parameter]);
     for (long i = first; i < end; ++i, z += cols, out += cols) {
-        own((char *)out + AHEAD, cols * sizeof(T));
+        prefetch_for_write((char *)out + AHEAD, cols * sizeof(T));
         if (bias) {
             if (z == out) {
 #pragma GCC ivdep
@@ -119,7 +119,8 @@ void activate_columns_backward(const Arguments &a, long first, long end) {
     if (dbias)
         for (long j = first; j < end; ++j) dbias[j] = 0;
     for (long i = 0; i < rows; ++i, saved += cols, da += cols, dz += cols) {
-        own(dz + first + ahead * cols, width);  // rows further down: what follows in this one may be the other thread's
+        // Of rows further down: what follows in this row may be the other thread's.
+        prefetch_for_write(dz + first + ahead * cols, width);
         if (dbias) {
 #pragma GCC ivdep
             for (long j = first; j < end; ++j) {
@@ -174,13 +175,13 @@ template <typename T, template <typename> class L> int loss(const Arguments &a) 
     const double total = total_weight(weight, rows) / a.s[S::factor];
     double sum = 0;
     for (long i = 0; i < rows; ++i, z += cols, t += cols, dz += cols) {
-        const double share = (weight ? double(weight[i]) : 1.0) / total / double(cols);
-        const T scale = T(share);
+        const double row_weight = (weight ? double(weight[i]) : 1.0) / total / double(cols);
+        const T scale = T(row_weight);
         T row = 0;
 #pragma GCC ivdep
         for (long j = 0; j < cols; ++j) dz[j] = L<T>::gradient(z[j], t[j], k) * scale;
         for (long j = 0; j < cols; ++j) row += L<T>::value(z[j], t[j], k);
-        sum += share == 0 ? 0 : double(row) * share;
+        sum += row_weight == 0 ? 0 : double(row) * row_weight;
     }
     *(T *)a.p[S::value] = T(sum);
     return 0;
@@ -197,33 +198,33 @@ template <typename T> int softmax_cross_entropy(const Arguments &a) {
     const double total = total_weight(weight, rows) / a.s[S::factor];
     double sum = 0;
     for (long i = 0; i < rows; ++i, z += cols, dz += cols) {
-        T most = z[0], sum_e = 0, mass = 0, dot = 0;
+        T most = z[0], sum_e = 0, sum_t = 0, sum_tz = 0;
         for (long j = 1; j < cols; ++j) most = xpd_max(most, z[j]) ;
 #pragma GCC ivdep
         for (long j = 0; j < cols; ++j) dz[j] = xpd_exp(z[j] - most);
         for (long j = 0; j < cols; ++j) sum_e += dz[j];
-        const double share = (weight ? double(weight[i]) : 1.0) / total;
-        const T scale = T(share);
+        const double row_weight = (weight ? double(weight[i]) : 1.0) / total;
+        const T scale = T(row_weight);
         if (labels) {
             const int64_t c = ((const int64_t *)a.p[S::target])[i];
             const bool there = c >= 0 && c < cols;  // else no class is its own, as in the specification
-            mass = there ? T(1) : smoothing;
+            sum_t = there ? T(1) : smoothing;
             if (smoothing != 0)
-                for (long j = 0; j < cols; ++j) dot += even * (z[j] - most);
-            if (there) dot += rest * (z[c] - most);
-            const T factor = scale * mass / sum_e, off = even * scale;
+                for (long j = 0; j < cols; ++j) sum_tz += even * (z[j] - most);
+            if (there) sum_tz += rest * (z[c] - most);
+            const T factor = scale * sum_t / sum_e, off = even * scale;
 #pragma GCC ivdep
             for (long j = 0; j < cols; ++j) dz[j] = loss_softmax<T>::gradient(dz[j], factor, off);
             if (there) dz[c] -= rest * scale;
         } else {
             const T *t = (const T *)a.p[S::target] + i * cols;
-            for (long j = 0; j < cols; ++j) mass += t[j] * rest + even, dot += (t[j] * rest + even) * (z[j] - most);
-            const T factor = scale * mass / sum_e;
+            for (long j = 0; j < cols; ++j) sum_t += t[j] * rest + even, sum_tz += (t[j] * rest + even) * (z[j] - most);
+            const T factor = scale * sum_t / sum_e;
 #pragma GCC ivdep
             for (long j = 0; j < cols; ++j)
                 dz[j] = loss_softmax<T>::gradient(dz[j], factor, (t[j] * rest + even) * scale);
         }
-        sum += share == 0 ? 0 : loss_softmax<double>::value(sum_e, mass, dot) * share;
+        sum += row_weight == 0 ? 0 : loss_softmax<double>::value(sum_e, sum_t, sum_tz) * row_weight;
     }
     *(T *)a.p[S::value] = T(sum);
     return 0;
@@ -277,7 +278,7 @@ template <typename T> int normalize(const Arguments &a) {
             }
         for (long j = 0; j < cols; ++j) variance[j] /= T(rows), rstd[j] = xpd_norm<T>::rstd(variance[j], epsilon);
         for (long i = 0; i < rows; ++i) {
-            own((char *)(y + i * cols) + AHEAD, cols * sizeof(T));
+            prefetch_for_write((char *)(y + i * cols) + AHEAD, cols * sizeof(T));
 #pragma GCC ivdep
             for (long j = 0; j < cols; ++j) {
                 T h = x_hat[i * cols + j] * rstd[j];
@@ -324,7 +325,7 @@ template <typename T> int normalize_backward(const Arguments &a) {
     if (a.n[S::axis] == -2) {  // over the rows: mean(g) = gain dbias / rows, mean(g x_hat) = gain dgain / rows
         const T each = T(1) / T(rows);
         for (long i = 0; i < rows; ++i) {
-            own((char *)(dx + i * cols) + AHEAD, cols * sizeof(T));
+            prefetch_for_write((char *)(dx + i * cols) + AHEAD, cols * sizeof(T));
 #pragma GCC ivdep
             for (long j = 0; j < cols; ++j)
                 dx[i * cols + j] = xpd_norm<T>::backward(dy[i * cols + j], dbias[j] * each, x_hat[i * cols + j],
@@ -333,7 +334,7 @@ template <typename T> int normalize_backward(const Arguments &a) {
         return 0;
     }
     for (long i = 0; i < rows; ++i, dy += cols, x_hat += cols, dx += cols) {
-        own((char *)dx + AHEAD, cols * sizeof(T));
+        prefetch_for_write((char *)dx + AHEAD, cols * sizeof(T));
         double m = 0, p = 0;
         for (long j = 0; j < cols; ++j) {
             T g = dy[j] * gain[j];
@@ -430,7 +431,7 @@ template <typename T, template <typename> class Rule, int BUFFERS> int update(co
         share(count, (3 + 2 * BUFFERS) * long(sizeof(T)), 32 * BLOCK, [&](long begin, long end) {
             for (long i = first + begin; i < first + end; i += BLOCK) {
                 const long some = xpd_min(BLOCK, first + end - i);
-                own((char *)(p + i) + AHEAD, some * sizeof(T));
+                prefetch_for_write((char *)(p + i) + AHEAD, some * sizeof(T));
                 if (BUFFERS == 2)
                     update_two<T, Rule>(p + i, g + i, s0 + i, s1 + i, some, factor, coupled, keep, h, c);
                 else if (BUFFERS == 1)

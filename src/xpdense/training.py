@@ -208,8 +208,8 @@ class _Loop:
     def _why_not_replayed(self) -> str:
         """Why every step must be made from Python; nothing where none must."""
         if not self.network.ops.captures:
-            return self.network.ops.why_not
-        if not self.network.is_all_ours:
+            return self.network.ops.no_capture_reason
+        if not self.network.is_builtin:
             return "a layer is not one of the package's own"
         if self.rows.on_host:
             return "the data stay on the host: they are sparse, or too large for the device"
@@ -448,7 +448,7 @@ class _Replay:
             self.program, done = loop.network.ops.capture(self._first_row, tables), 1
             if self.program is None:  # something in the step is not ours to replay
                 ops, loop.replay, loop.tail = loop.network.ops, None, None
-                loop.run.history.why_not_replayed = ops.why_not if not ops.captures else \
+                loop.run.history.why_not_replayed = ops.no_capture_reason if not ops.captures else \
                     "an activation, the loss or the optimizer is not the package's own"
         while self.program is not None and done < count:
             start = time.perf_counter()

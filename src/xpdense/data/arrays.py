@@ -204,7 +204,7 @@ def prepared(x: Any, y: Any, sample_weight: Any, network: Any, loss: Any, what: 
         return replace(labelled(x, y, sample_weight, network, loss, what, resolve("numpy")), on_host=True)
     place, size = network.backend, np.dtype(network.dtype).itemsize * (network.inputs + network.outputs + 1)
     array, source = as_array(x, f"{what}x")
-    stay = source.kind == "numpy" and array.ndim == 2 and place.crowded(array.shape[0] * size)
+    stay = source.kind == "numpy" and array.ndim == 2 and place.exceeds_half_free(array.shape[0] * size)
     target = source if stay else place
     x = features(array, network, f"{what}x", target)
     return labelled(x, y, sample_weight, network, loss, what, target)

@@ -58,7 +58,7 @@ class CudaOps(Ops):
         try:
             self._products: cublas.Products | None = cublas.Products(self._cp, self.dtype, precision == "tf32")
         except (ImportError, OSError, RuntimeError) as error:  # CuPy finds it, or says what is missing
-            self._products, self.why_not = None, f"cuBLAS cannot be called: {error}"
+            self._products, self.no_capture_reason = None, f"cuBLAS cannot be called: {error}"
         self.captures = self._products is not None
         self.begin_training()
 
@@ -115,8 +115,8 @@ class CudaOps(Ops):
                 finally:
                     graph = stream.end_capture()
         except Exception as error:  # whatever CUDA finds that it cannot capture: the step itself has been made
-            self.captures, self.why_not = False, f"a CUDA graph of the step could not be captured: {error}"
-            warnings.warn(f"{self.why_not}; steps are made from Python", RuntimeWarning, stacklevel=2)
+            self.captures, self.no_capture_reason = False, f"a CUDA graph of the step could not be captured: {error}"
+            warnings.warn(f"{self.no_capture_reason}; steps are made from Python", RuntimeWarning, stacklevel=2)
             return None
         finally:
             held, self._held, self._tables = self._held, None, ()
@@ -169,11 +169,11 @@ class CudaOps(Ops):
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         if self._products and a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and a.size and b.size:
-            (m, k), n = a.shape, b.shape[1]
-            turned_a, turned_b = not a.flags.c_contiguous, not b.flags.c_contiguous
-            c = self.empty((m, n)) if out is None else out
-            if c.shape == (m, n) and self._fit(a.T if turned_a else a, b.T if turned_b else b, c):
-                self._run(self._products, a, b, c, m, n, k, turned_a, turned_b)
+            shape = a.shape[0], b.shape[1]
+            transpose_a, transpose_b = not a.flags.c_contiguous, not b.flags.c_contiguous
+            c = self.empty(shape) if out is None else out
+            if c.shape == shape and self._fit(a.T if transpose_a else a, b.T if transpose_b else b, c):
+                self._run(self._products, a, b, c, transpose_a, transpose_b)
                 return c
         return self._generic("matmul", a, b, out)
 
@@ -198,7 +198,7 @@ class CudaOps(Ops):
         a = z if activation.saves == "output" else self.empty(z.shape) if out is None else out
         fits = activation.builtin and a.shape == z.shape and z.ndim and self._fit(z, a, bias)
         if fits and (bias is None or (z.ndim == 2 and bias.shape == z.shape[1:])):
-            kernel = kernels.activate(self._cp, *_named(activation), activation.saves, bias is not None)
+            kernel = kernels.activate(self._cp, *_name_and_parameter(activation), activation.saves, bias is not None)
             self._run(kernel, *(() if bias is None else (bias, z.shape[1])), *((z,) if a is z else (z, a)))
             return a, a if activation.saves == "output" else z
         a, saved = self._generic("activate", activation, z, bias, out)
@@ -212,7 +212,7 @@ class CudaOps(Ops):
         dz = da if identity else self.empty(da.shape) if out is None else out
         fits = activation.builtin and saved.shape == da.shape == dz.shape and self._fit(saved, da, dz, dbias)
         if fits and dbias is None:
-            self._run(kernels.activate_backward(self._cp, *_named(activation)), saved, da, dz)
+            self._run(kernels.activate_backward(self._cp, *_name_and_parameter(activation)), saved, da, dz)
             return dz
         if fits and da.size and da.ndim == 2 and dbias is not None and dbias.shape == da.shape[1:]:
             rows, cols = da.shape
@@ -408,7 +408,7 @@ def _spread(shape: tuple[int, int], axis: int) -> tuple[str, tuple[int, ...], tu
     return "columns", (-(-shape[1] // 32),), (32, 16)
 
 
-def _named(activation: Any) -> tuple[str, str]:
+def _name_and_parameter(activation: Any) -> tuple[str, str]:
     return activation.name, _parameter(activation)
 
 

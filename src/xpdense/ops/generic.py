@@ -47,7 +47,7 @@ class Ops:
 
     name = "generic"
     captures = False  #: whether `capture` can record a step
-    why_not = "the generic ops record no step"  #: why it cannot
+    no_capture_reason = "the generic ops record no step"  #: why it cannot
     ends_replays = False  #: whether a replay ends by itself at a loss that is not finite
     loss_scale: Array | None = None  #: what gradients are multiplied by before they are stored, on the device
     piece = 1 << 16  #: elements worked on at a time
@@ -246,11 +246,11 @@ class Ops:
                              f"and a gradient for each logit, {tuple(z.shape)}; it gave {tuple(per_row.shape)} and "
                              f"{tuple(gradient.shape)}")
         if weight is None:
-            share = loss.factor / z.shape[-2]
-            return xp.sum(per_row, axis=-1) * share, gradient * share
+            row_weight = loss.factor / z.shape[-2]
+            return xp.sum(per_row, axis=-1) * row_weight, gradient * row_weight
         total = xp.sum(weight, axis=-1)
-        share = loss.factor * weight / xp.where(total > 0, total, xp.ones_like(total))  # (batch,)
-        return xp.sum(per_row * share, axis=-1), gradient * share[..., None]
+        row_weight = loss.factor * weight / xp.where(total > 0, total, xp.ones_like(total))  # (batch,)
+        return xp.sum(per_row * row_weight, axis=-1), gradient * row_weight[..., None]
 
     def penalize(self, value: Array, weights: Array, strength: float) -> Array:
         """value + strength * the sum of the squares of the weights (..., size): a loss (...) with its L2 penalty.

@@ -41,7 +41,10 @@ class NativeOps(Ops):
         self._numbers: dict[str, int] = _native.kernels
         self._recorded: list[Any] | None = None
         self.captures = _use_blas()  # the products must be ours to call
-        self.why_not = "" if self.captures else "SciPy, whose products a recorded step calls, is not installed"
+        if self.captures:
+            self.no_capture_reason = ""
+        else:
+            self.no_capture_reason = "SciPy, whose products a recorded step calls, is not installed"
 
     def _run(self, kernel: str, arguments: Any) -> bool:
         """Run a kernel on (arrays, sizes, scalars); False, with nothing done, where it does not take them."""
