@@ -75,6 +75,10 @@ golden: .venv/test.installed  ## the numbers that PyTorch gives, anew
 	$(PIP) install torch==2.13.0
 	$(BIN)/python tests/golden/make_golden.py
 
+.PHONY: size
+size:  ## lines of code in src/, without blanks, comments and docstrings; BASE=<revision> compares
+	$(PYTHON) bench/size.py
+
 clean:
 	rm -rf .venv build dist src/*.egg-info
 

@@ -1,51 +1,57 @@
-// Optimizers: one element of the arena. p parameter, g gradient (clipped and with coupled decay already), s0 and s1 its
-// state, h this step's scalars (h[0] the learning rate, the rest as Optimizer.scalars gives them), c the constants.
+// Optimizers: one element of the arena. p parameter, g gradient (clipped, with coupled decay added), then its state, h
+// the scalars of this step (slots.h), c the constants of the rule, which each rule names.
 //
 // Formulas and sources: xpdense/optimizers.py. Bytes moved per element in one pass: reads p, g and the state, writes p
-// and the state (sgd 3 items, one slot 5, two slots 7).
+// and the state (3 items without a state buffer, 5 with one, 7 with two).
 // name, number of state buffers
 #define XPD_OPTIMIZERS(X)                                                                                             \
     X(sgd, 0) X(momentum, 1) X(nesterov, 1) X(rmsprop, 1) X(adagrad, 1) X(adam, 2) X(lion, 1)
 
 template <typename T> struct rule_sgd {
-    static XPD_FN void step(T &p, T g, T &, T &, const T *h, const T *) { p -= h[0] * g; }
+    static XPD_FN void step(T &p, T g, T &, T &, const T *h, const T *) { p -= h[slots::rate] * g; }
 };
 template <typename T> struct rule_momentum {
+    enum constants { momentum };
     static XPD_FN void step(T &p, T g, T &v, T &, const T *h, const T *c) {
-        v = c[0] * v + g;
-        p -= h[0] * v;
+        v = c[momentum] * v + g;
+        p -= h[slots::rate] * v;
     }
 };
 template <typename T> struct rule_nesterov {
+    enum constants { momentum };
     static XPD_FN void step(T &p, T g, T &v, T &, const T *h, const T *c) {
-        v = c[0] * v + g;
-        p -= h[0] * (g + c[0] * v);
+        v = c[momentum] * v + g;
+        p -= h[slots::rate] * (g + c[momentum] * v);
     }
 };
-template <typename T> struct rule_rmsprop {  // c: decay, 1 - decay, epsilon
+template <typename T> struct rule_rmsprop {  // rest: 1 - decay
+    enum constants { decay, rest, epsilon };
     static XPD_FN void step(T &p, T g, T &s, T &, const T *h, const T *c) {
-        s = c[0] * s + c[1] * g * g;
-        p -= h[0] * g / (xpd_sqrt(s) + c[2]);
+        s = c[decay] * s + c[rest] * g * g;
+        p -= h[slots::rate] * g / (xpd_sqrt(s) + c[epsilon]);
     }
 };
-template <typename T> struct rule_adagrad {  // c: epsilon
+template <typename T> struct rule_adagrad {
+    enum constants { epsilon };
     static XPD_FN void step(T &p, T g, T &s, T &, const T *h, const T *c) {
         s += g * g;
-        p -= h[0] * g / (xpd_sqrt(s) + c[0]);
+        p -= h[slots::rate] * g / (xpd_sqrt(s) + c[epsilon]);
     }
 };
-template <typename T> struct rule_adam {  // c: beta1, beta2; h: rate, step size, epsilon, both scaled
+template <typename T> struct rule_adam {  // the scalings of m and v are in the scalars of the step
+    enum constants { beta1, beta2 };
     static XPD_FN void step(T &p, T g, T &m, T &v, const T *h, const T *c) {
-        m = c[0] * m + g;
-        v = c[1] * v + g * g;
-        p -= h[1] * (m / (xpd_sqrt(v) + h[2]));
+        m = c[beta1] * m + g;
+        v = c[beta2] * v + g * g;
+        p -= h[slots::step_size] * (m / (xpd_sqrt(v) + h[slots::scaled_epsilon]));
     }
 };
-template <typename T> struct rule_lion {  // c: beta1, 1 - beta1, beta2, 1 - beta2
+template <typename T> struct rule_lion {  // rest1: 1 - beta1, rest2: 1 - beta2
+    enum constants { beta1, rest1, beta2, rest2 };
     static XPD_FN void step(T &p, T g, T &m, T &, const T *h, const T *c) {
-        T u = c[0] * m + c[1] * g;
-        p -= h[0] * (u > T(0) ? T(1) : u < T(0) ? T(-1) : u);
-        m = c[2] * m + c[3] * g;
+        T u = c[beta1] * m + c[rest1] * g;
+        p -= h[slots::rate] * (u > T(0) ? T(1) : u < T(0) ? T(-1) : u);
+        m = c[beta2] * m + c[rest2] * g;
     }
 };
 

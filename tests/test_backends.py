@@ -171,8 +171,18 @@ def test_estimators_without_scikit_learn_name_its_command(package: str, monkeypa
     for name in [n for n in sys.modules if n.startswith("xpdense.estimators")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.delitem(vars(xd), "MLPClassifier", raising=False)
-    with pytest.raises(MissingDependencyError, match=rf"needs {package}.*pip install 'xpdense\[sklearn\]'"):
+    command = rf"needs {package}.*pip install 'xpdense\[sklearn\]'"
+    with pytest.raises(MissingDependencyError, match=command):
         xd.MLPClassifier()
+    with pytest.raises(AttributeError, match=command):
+        xd.MLPClassifier()
+    assert not hasattr(xd, "MLPClassifier")
+    assert getattr(xd, "MLPClassifier", None) is None
+    for statement in ("from xpdense import MLPClassifier", "from xpdense import Dense, MLPClassifier",
+                      "import xpdense.estimators.classifier"):
+        with pytest.raises(MissingDependencyError, match=command) as caught:
+            exec(statement, {})
+        assert isinstance(caught.value, ImportError)
 
 
 def test_frames_and_plots_without_their_packages_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

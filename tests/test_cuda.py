@@ -359,8 +359,8 @@ def test_data_that_would_fill_the_device_stay_on_the_host_and_train_to_the_same_
     x, y = data("softmax_cross_entropy", rows=300)
     weight = np.linspace(0.5, 1.5, 300) if weighted else None
     runs = []
-    for crowded in (False, True):
-        monkeypatch.setattr(Backend, "crowded", lambda self, size, crowded=crowded: crowded)
+    for exceeds in (False, True):
+        monkeypatch.setattr(Backend, "exceeds_half_free", lambda self, size, exceeds=exceeds: exceeds)
         net = xd.DenseNetwork(PLAIN, inputs=6, backend="cupy")
         history = net.fit(x, y, loss="softmax_cross_entropy", epochs=3, batch_size=16, validation=0.2,
                           sample_weight=weight, metrics=["accuracy"], callbacks=[Looking()])
@@ -388,7 +388,7 @@ def test_copies_run_beside_the_steps_and_wait_for_each_other_where_they_must(cud
                 stream.synchronize()
         for some, result in zip(rows, results, strict=True):
             np.testing.assert_array_equal(result.get(), 2 * source[some])
-    monkeypatch.setattr(Backend, "crowded", lambda self, size: True)
+    monkeypatch.setattr(Backend, "exceeds_half_free", lambda self, size: True)
     x, y = data(rows=200)
     runs = []
     for deferred in (False, True):
@@ -405,9 +405,9 @@ def test_the_data_go_to_the_device_by_its_free_memory(cuda_backend, monkeypatch)
     cupy = cuda._cupy()
     monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (free, free))
     cupy.get_default_memory_pool().free_all_blocks()
-    assert not cuda_backend.crowded(free // 2 - 1000)
-    assert cuda_backend.crowded(free)
-    assert not resolve("numpy").crowded(1 << 60)
+    assert not cuda_backend.exceeds_half_free(free // 2 - 1000)
+    assert cuda_backend.exceeds_half_free(free)
+    assert not resolve("numpy").exceeds_half_free(1 << 60)
 
 
 # --- the compiler, and races -----------------------------------------------------------------------------------------
@@ -456,7 +456,8 @@ def every_kernel(ops: CudaOps) -> None:
         for rule.clip_norm, rule.weight_decay in ((None, 0.0), (1.0, 0.1)):
             state = {slot: ones(2200, dtype=wide) for slot in rule.slots}
             hyper = put((0.01, *rule.scalars(0.01, 1)), wide)
-            ops.update(rule, ones(2200, dtype=wide), ones(2200), state, hyper, 1000, working)
+            ops.update(rule, ones(2200, dtype=wide), ones(2200), state, hyper,
+                       (rule.weight_decay, 1000), working)
 
 
 def ops_in(cuda_backend: Backend, dtype: str) -> CudaOps:
@@ -523,7 +524,7 @@ def raw_kernels(ops: CudaOps) -> None:
         _, saved = ops.normalize(ones(9, 35), ones(35), ones(35), axis, 1e-5)
         ops.normalize_backward(saved, ones(9, 35), ones(35), axis, ones(35), ones(35))
     rule = xd.SGD(clip_norm=1.0)
-    ops.update(rule, ones(4100), ones(4100), {}, ones(1), 0)
+    ops.update(rule, ones(4100), ones(4100), {}, ones(1), (0.0, 0))
 
 
 @pytest.mark.parametrize("sanitize", ["thread", "address,undefined"])

@@ -8,7 +8,11 @@ operations a result has been through. Outputs are poisoned first, so that an ele
 from __future__ import annotations
 
 import inspect
+import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,7 @@ import xpdense as xd
 from xpdense.activations import ACTIVATIONS, elu, leaky_relu
 from xpdense.backend import resolve
 from xpdense.losses import LOSSES, Huber, Quantile, SoftmaxCrossEntropy
-from xpdense.ops import CudaOps, NativeOps, Ops, native
+from xpdense.ops import CudaOps, NativeOps, Ops, native, slots
 from xpdense.optimizers import OPTIMIZERS
 
 EXACT = Ops(resolve("numpy"), "float64")
@@ -252,8 +256,8 @@ def test_optimizers(cls, options, ops):
         for step in (1, 2, 3):
             kept = rounded(ops, rng.standard_normal(size) * scale)
             g, hyper = put(ops, kept), rounded(ops, (0.01, *optimizer.scalars(0.01, step)), wide=True)
-            ops.update(optimizer, p, g, state, wide(ops, hyper), decaying, working)
-            EXACT.update(optimizer, exact_p, kept / scale, exact_state, hyper, decaying)
+            ops.update(optimizer, p, g, state, wide(ops, hyper), (optimizer.weight_decay, decaying), working)
+            EXACT.update(optimizer, exact_p, kept / scale, exact_state, hyper, (optimizer.weight_decay, decaying))
             np.testing.assert_array_equal(got(ops, g), kept)
         if cls.name != "lion":  # the sign of a sum near zero is rounding's; its momentum is compared
             agree(ops, p, exact_p, 100, dtype=ops.wide)
@@ -273,8 +277,8 @@ def test_clipping_of_gradients_whose_squares_overflow_or_vanish(ops):
             kept = rounded(ops, kept)
             p, exact_p = wide(ops, np.zeros(size)), np.zeros(size)
             working = None if ops.wide == ops.dtype else poison(ops, (size,))
-            ops.update(optimizer, p, put(ops, kept), {}, wide(ops, np.ones(1)), 0, working)
-            EXACT.update(optimizer, exact_p, kept / scale, {}, np.ones(1), 0)
+            ops.update(optimizer, p, put(ops, kept), {}, wide(ops, np.ones(1)), (0.0, 0), working)
+            EXACT.update(optimizer, exact_p, kept / scale, {}, np.ones(1), (0.0, 0))
             agree(ops, p, exact_p, 8, dtype=ops.wide)
 
 
@@ -423,11 +427,11 @@ def test_formulas_of_the_users_own_are_not_taken_for_ours(ops):
 
     p = wide(ops, np.ones(4))
     if ops.loss_scale is None:
-        ops.update(Still(0.1), p, put(ops, np.ones(4)), {}, wide(ops, np.array([0.1])), 4)
+        ops.update(Still(0.1), p, put(ops, np.ones(4)), {}, wide(ops, np.array([0.1])), (0.0, 4))
         assert (got(ops, p) == 1).all()
     else:
         with pytest.raises(xd.ParameterError, match="own optimizers"):
-            ops.update(Still(0.1), p, put(ops, np.ones(4)), {}, wide(ops, np.array([0.1])), 4)
+            ops.update(Still(0.1), p, put(ops, np.ones(4)), {}, wide(ops, np.array([0.1])), (0.0, 4))
 
 
 @pytest.mark.parametrize("cls", [NativeOps, CudaOps])
@@ -435,3 +439,71 @@ def test_signatures_are_those_of_the_specification(cls):
     for name, method in vars(cls).items():
         if not name.startswith("_") and callable(method):
             assert inspect.signature(method) == inspect.signature(getattr(Ops, name)), name
+
+
+# --- slots -----------------------------------------------------------------------------------------------------------
+
+def kernel_sources() -> dict[str, str]:
+    files = [p for p in slots.SOURCES.rglob("*") if p.suffix in (".h", ".cu", ".cpp")]
+    return {p.name: re.sub("//.*", "", p.read_text()) for p in files}
+
+
+def test_no_slot_is_read_by_a_number():
+    for name, text in kernel_sources().items():
+        assert not re.findall(r"\ba\.[pns]\[\d+\]|\b(?:h|hyper|scaling)\[\d+\]", text), name
+    assert not re.findall(r"\bc\[\d+\]", kernel_sources()["optimizers.h"])
+    package = Path(xd.__file__).parent
+    for path in (package / "optimizers.py", *(package / "ops").glob("*.py")):
+        code = re.sub(r'"""(?s:.*?)"""|#.*', "", path.read_text())
+        assert not re.findall(r"\b(?:hyper|loss_scale)\[\d+\]", code), path
+
+
+def test_a_kernel_reads_each_slot_from_the_array_that_it_belongs_to():
+    functions = kernel_sources()["loops.h"].split("using S = slots::")[1:]
+    assert len(functions) >= 15
+    names = slots.enums((slots.SOURCES / "slots.h").read_text())
+    for text in functions:
+        kernel = re.match(r"\w+", text)[0]
+        for array, group in (("p", "arrays"), ("n", "sizes"), ("s", "scalars")):
+            read = set(re.findall(rf"\ba\.{array}\[S::(\w+)", text)) - {"SCALARS"}
+            assert read <= set(names[kernel].get(group, ())), f"{kernel}: {group}"
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++ here")
+def test_a_compiler_numbers_the_slots_as_python_does(tmp_path):
+    expected, lines = [], []
+    for file, scope in (("slots.h", "slots::"), ("optimizers.h", "")):
+        for struct, groups in slots.enums((slots.SOURCES / file).read_text()).items():
+            owner = scope + struct + ("::" if scope and struct else "" if scope else "<float>::")
+            for names in groups.values():
+                expected += range(len(names))
+                lines += [f'std::printf("%d ", int({owner}{name}));' for name in names]
+    program = tmp_path / "numbers.cpp"
+    program.write_text("#include <cstdio>\n" + "\n".join(
+        f'#include "{slots.SOURCES / file}"' for file in ("slots.h", "common.h", "optimizers.h"))
+        + "\nint main() {" + "\n".join(lines) + "}")
+    subprocess.run(["g++", "-std=c++17", "-w", str(program), "-o", str(tmp_path / "numbers")], check=True)
+    printed = subprocess.run([tmp_path / "numbers"], capture_output=True, text=True, check=True).stdout
+    assert len(expected) > 80
+    assert [int(number) for number in printed.split()] == expected
+
+
+def test_an_unknown_or_missing_slot_is_an_error_that_names_it():
+    x = np.zeros(3)
+    assert slots.kernels.add(size=3, out=x, b=x, a=x) == ((x, x, x), (3,), ())
+    with pytest.raises(TypeError, match=r"add\(\) got an unexpected keyword argument 'length'"):
+        slots.kernels.add(a=x, b=x, out=x, length=3)
+    with pytest.raises(TypeError, match=r"add\(\) missing 1 required keyword-only argument: 'size'"):
+        slots.kernels.add(a=x, b=x, out=x)
+    with pytest.raises(AttributeError, match="subtract"):
+        slots.kernels.subtract(a=x)
+    with pytest.raises(TypeError, match=r"adam\(\) got an unexpected keyword argument 'beta3'"):
+        slots.constants["adam"](beta1=0.9, beta3=0.99)
+
+
+@pytest.mark.parametrize("cls", OPTIMIZERS.values(), ids=OPTIMIZERS)
+def test_an_optimizer_gives_its_rule_all_constants_and_scalars(cls):
+    rule = cls.kernel.removeprefix("update ")
+    assert len(cls(0.1).constants()) == len(slots.CONSTANTS.get(rule, ()))
+    assert slots.RATE == 0, "users' rules read the learning rate as hyper[0]"
+    assert len(cls(0.1).scalars(0.1, 1)) in (0, len(slots.HYPER) - 1)

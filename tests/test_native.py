@@ -140,10 +140,10 @@ def test_what_extends_a_class_of_ours_is_not_taken_for_it():
         state = {slot: np.zeros(8, np.float32) for slot in rule.slots}
         hyper = np.array((0.1, *rule.scalars(0.1, 1)), np.float32)
         results = both_ways(lambda ops, rule=rule, state=state, hyper=hyper: [
-            q := p.copy(), ops.update(rule, q, p * 0.5, {k: v.copy() for k, v in state.items()}, hyper, 8)][0])
+            q := p.copy(), ops.update(rule, q, p * 0.5, {k: v.copy() for k, v in state.items()}, hyper, (0.0, 8))][0])
         np.testing.assert_allclose(*results, rtol=1e-6)
     with pytest.raises(KeyError):
-        NativeOps(NUMPY, "float32").update(Forgetful(0.1), p.copy(), p, {}, np.array([0.1], np.float32), 8)
+        NativeOps(NUMPY, "float32").update(Forgetful(0.1), p.copy(), p, {}, np.array([0.1], np.float32), (0.0, 8))
     z, t = np.array([[2.0]], np.float32), np.zeros((1, 1), np.float32)
     one, other = both_ways(lambda ops: ops.loss_and_gradient(Other(), z, t, None)[0])
     assert one == other
@@ -208,7 +208,8 @@ def large_results(dtype):
     for rule in (xd.Adam(0.1, weight_decay=0.1), xd.Momentum(0.1, clip_norm=1.0), xd.SGD(0.1)):
         p, g = rng.standard_normal(size).astype(dtype), rng.standard_normal(size).astype(dtype)
         state = {slot: np.abs(rng.standard_normal(size)).astype(dtype) for slot in rule.slots}
-        ops.update(rule, p, g, state, np.array((0.1, *rule.scalars(0.1, 3)), dtype), 1_400_003)
+        hyper = np.array((0.1, *rule.scalars(0.1, 3)), dtype)
+        ops.update(rule, p, g, state, hyper, (rule.weight_decay, 1_400_003))
         results += [p, *state.values()]
     return [a.tobytes() for a in results]
 

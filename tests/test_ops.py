@@ -200,7 +200,7 @@ def updated(ops: Ops, name: str, options: dict[str, Any], params: np.ndarray, gr
     state = {slot: put(ops, np.zeros(params.shape)) for slot in optimizer.slots}
     for step in (1, 2, 3):
         hyper = put(ops, np.array([0.1, *optimizer.scalars(0.1, step)]))
-        ops.update(optimizer, p, g, state, hyper, DECAYED)
+        ops.update(optimizer, p, g, state, hyper, (optimizer.weight_decay, DECAYED))
         assert np.array_equal(got(ops, g), grads)
         g *= -0.7
         grads = grads * -0.7
@@ -243,9 +243,9 @@ def test_clipping_is_by_the_norm_of_all_gradients_together(ops: Ops) -> None:
     params, grads = np.zeros(SIZE), np.full(SIZE, 3.0)  # of norm 3 sqrt(40)
     optimizer = as_optimizer("sgd", learning_rate=1.0, clip_norm=2.0)
     p = put(ops, params)
-    ops.update(optimizer, p, put(ops, grads), {}, put(ops, np.array([1.0])), DECAYED)
+    ops.update(optimizer, p, put(ops, grads), {}, put(ops, np.array([1.0])), (0.0, DECAYED))
     np.testing.assert_allclose(np.linalg.norm(got(ops, p)), 2.0, rtol=1e-6)
     np.testing.assert_allclose(got(ops, p), got(ops, p)[0], rtol=1e-15)  # the direction is kept
     small = put(ops, params)
-    ops.update(optimizer, small, put(ops, grads / 100), {}, put(ops, np.array([1.0])), DECAYED)
+    ops.update(optimizer, small, put(ops, grads / 100), {}, put(ops, np.array([1.0])), (0.0, DECAYED))
     assert np.array_equal(got(ops, small), -grads / 100)  # below the limit nothing is changed

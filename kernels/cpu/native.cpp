@@ -13,13 +13,15 @@
 #include <memory>
 #include <vector>
 
+#include "../slots.h"
 #include "share.h"
 
 namespace {
 
-constexpr int MOST_ARRAYS = 7, MOST_SIZES = 4, MOST_SCALARS = 10;
+// The most arguments that a kernel has; CONSTANTS are those of an optimizer's rule, which follow its other scalars.
+constexpr int MOST_ARRAYS = 7, MOST_SIZES = 5, CONSTANTS = 4, MOST_SCALARS = slots::update::SCALARS + CONSTANTS;
 
-struct Arguments {
+struct Arguments {  // the slots of each array have their names in slots.h
     char *p[MOST_ARRAYS];
     long n[MOST_SIZES];
     double s[MOST_SCALARS];
@@ -46,6 +48,10 @@ struct Entry {
     int arrays, integers, optional, written;
     Kernel f32, f64;
 };
+template <typename Slots> constexpr Entry entry(const char *name, Kernel f32, Kernel f64) {
+    static_assert(Slots::ARRAYS <= MOST_ARRAYS, "more arrays than a call can hold");
+    return {name, Slots::ARRAYS, Slots::integers, Slots::optional, Slots::written, f32, f64};
+}
 
 }  // namespace
 
@@ -313,6 +319,7 @@ PyMODINIT_FUNC PyInit__native(void) {
         Py_DECREF(number);
     }
     if (PyModule_AddObject(module, "kernels", kernels)) return nullptr;
+    if (PyModule_AddIntConstant(module, "slots", slots::version)) return nullptr;
     PyObject *program = PyType_FromSpec(&program_spec);
     if (!program || PyModule_AddObject(module, "Program", program)) return nullptr;
     return module;

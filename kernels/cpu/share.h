@@ -62,7 +62,7 @@ struct Helper {
 
     // Keeps off the caller's core; false where there is no other. BLAS's waiting thread does not let the other core
     // idle, and Linux puts a thread that is woken while no core idles on the core of who wakes it, in its place.
-    bool elsewhere() {
+    bool pin_off_core() {
 #ifdef __linux__
         const int here = sched_getcpu();
         if (here == away_from) return true;
@@ -116,7 +116,7 @@ bool offer(Pass &pass) {
             return false;
         }
     }
-    if (!helper->elsewhere()) return false;
+    if (!helper->pin_off_core()) return false;
     std::fegetenv(&pass.floats);
     helper->open.store(&pass);  // without the mutex: a helper that is about to sleep misses this pass, no more
     helper->wake.notify_one();

@@ -1,12 +1,13 @@
 // What an update multiplies every gradient by. With CLIPPED it is min(1, norm_allowed / (norm + 1e-6)), the norm that of
 // all gradients together; where that is beyond 8e37 in float32, the device flushes the factor to 0.
 //
-// With SCALED the gradients are those of a loss that was multiplied by scale[0]; the factor divides by it. Where a
+// With SCALED the gradients are those of a loss that was multiplied by the loss scale; the factor divides by it. Where a
 // gradient is not finite the factor is 0, which leaves everything as it is, and the scale is halved; after GROWTH good
-// steps, which scale[1] counts, it is doubled (Micikevicius et al., arXiv:1710.03740).
-// g (size,); partial (2, gridDim.x); counter (1,), zero; scale (2,); factor (1,). Block 32 x warps, any grid.
+// steps it is doubled (Micikevicius et al., arXiv:1710.03740).
+// g (size,); partial (2, gridDim.x); counter (1,), zero; scaling (LOSS_SCALING,), see
+// slots.h; factor (1,). Block 32 x warps, any grid.
 // Bytes moved per element: reads g (twice, the second time from a cache: the norm is formed relative to the largest).
-extern "C" __global__ void clip(const S *g, double *partial, unsigned *counter, T *scale, T *factor, long long size,
+extern "C" __global__ void clip(const S *g, double *partial, unsigned *counter, T *scaling, T *factor, long long size,
                                 double norm_allowed) {
     __shared__ double part[32];
     __shared__ unsigned last;
@@ -34,7 +35,7 @@ extern "C" __global__ void clip(const S *g, double *partial, unsigned *counter, 
     if (threadIdx.x) return;
     double norm = most * sqrt(sum), f = 1;
 #ifdef SCALED
-    norm /= double(scale[0]);
+    norm /= double(scaling[slots::loss_scale]);
 #endif
 #ifdef CLIPPED
     f = norm_allowed / (norm + 1e-6);
@@ -42,10 +43,11 @@ extern "C" __global__ void clip(const S *g, double *partial, unsigned *counter, 
 #endif
 #ifdef SCALED
     const bool finite = norm - norm == 0;
-    f = finite ? f / double(scale[0]) : 0;
-    scale[1] = finite ? scale[1] + T(1) : T(0);
-    if (!finite) scale[0] = xpd_max(scale[0] * T(0.5), T(6.103515625e-5));  // 2^-14
-    if (scale[1] >= T(GROWTH)) scale[0] = xpd_min(scale[0] * T(2), T(16777216)), scale[1] = T(0);  // 2^24
+    T &scale = scaling[slots::loss_scale], &good_steps = scaling[slots::good_steps];
+    f = finite ? f / double(scale) : 0;
+    good_steps = finite ? good_steps + T(1) : T(0);
+    if (!finite) scale = xpd_max(scale * T(0.5), T(6.103515625e-5));  // 2^-14
+    if (good_steps >= T(GROWTH)) scale = xpd_min(scale * T(2), T(16777216)), good_steps = T(0);  // 2^24
 #endif
     *factor = T(f);
 }

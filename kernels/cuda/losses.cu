@@ -26,17 +26,17 @@ __device__ T row_loss(const S *z, const L *t, S *dz, long long cols, T scale) {
 template <typename S, typename T> __device__ T row_loss(const S *z, const T *t, S *dz, long long cols, T scale) {
 #endif
     const int lane = threadIdx.x % 32;
-    T most = T(z[0]), sum_e = 0, mass = 0, dot = 0;
+    T most = T(z[0]), sum_e = 0, sum_t = 0, sum_tz = 0;
     for (long long j = lane; j < cols; j += 32) most = xpd_max(most, T(z[j]));
     most = warp_max(most);
     for (long long j = lane; j < cols; j += 32) {
         const T shifted = T(z[j]) - most, target = TARGET(j);
-        sum_e += xpd_exp(shifted), mass += target, dot += target * shifted;
+        sum_e += xpd_exp(shifted), sum_t += target, sum_tz += target * shifted;
     }
-    sum_e = warp_sum(sum_e), mass = warp_sum(mass), dot = warp_sum(dot);
+    sum_e = warp_sum(sum_e), sum_t = warp_sum(sum_t), sum_tz = warp_sum(sum_tz);
     for (long long j = lane; j < cols; j += 32)
-        dz[j] = S(loss_softmax<T>::gradient(xpd_exp(T(z[j]) - most), mass / sum_e, TARGET(j)) * scale);
-    return loss_softmax<T>::value(sum_e, mass, dot);
+        dz[j] = S(loss_softmax<T>::gradient(xpd_exp(T(z[j]) - most), sum_t / sum_e, TARGET(j)) * scale);
+    return loss_softmax<T>::value(sum_e, sum_t, sum_tz);
 }
 #endif
 
@@ -64,19 +64,20 @@ extern "C" __global__ void loss(const S *z, const TYPE *target, const T *weight,
     total /= FACTOR;
 #endif
     for (long long row = (long long)blockIdx.x * warps + threadIdx.x / 32; row < rows; row += gridDim.x * warps) {
-        double share = 1 / total;
+        double row_weight = 1 / total;
 #ifdef WEIGHTED
-        share *= double(weight[row]);
+        row_weight *= double(weight[row]);
 #endif
 #ifdef LOSS
-        share /= double(cols);
+        row_weight /= double(cols);
 #endif
-        T up = T(share);
+        T up = T(row_weight);
 #ifdef SCALED
         up *= *scale;
 #endif
         const T mine = row_loss(z + row * cols, target + row * ROW, dz + row * cols, cols, up);
-        if (threadIdx.x % 32 == 0 && share != 0) sum += double(mine) * share;  // a row without weight may be infinite
+        // A row of weight 0 may have an infinite loss.
+        if (threadIdx.x % 32 == 0 && row_weight != 0) sum += double(mine) * row_weight;
     }
     if (grid_sum(&sum, partial, part, counter, &last) && threadIdx.x == 0) *value = T(sum);
 }

@@ -5,6 +5,7 @@ Names are imported when they are first used, so that `import xpdense` costs noth
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,13 @@ def __getattr__(name: str) -> Any:
         return import_module(f"xpdense.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'xpdense' has no attribute {name!r}")
-    value = getattr(import_module(f"xpdense.{_HOME_OF[name]}"), name)
+    errors = import_module("xpdense.errors")
+    try:
+        value = getattr(import_module(f"xpdense.{_HOME_OF[name]}"), name)
+    except errors.MissingModuleError as error:
+        if sys._getframe(1).f_code.co_name == "_handle_fromlist":  # `from xpdense import name` needs an ImportError
+            raise
+        raise errors.MissingNameError(str(error)) from error
     globals()[name] = value
     return value
 

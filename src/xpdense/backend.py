@@ -143,7 +143,7 @@ class Backend:
             return int(import_module("torch").cuda.mem_get_info(self.device)[0])
         return _free_on_host()
 
-    def crowded(self, size: int) -> bool:
+    def exceeds_half_free(self, size: int) -> bool:
         """Whether that many bytes would take more than half of what is free on a GPU; never on the host."""
         if self.kind != "cupy":
             return False

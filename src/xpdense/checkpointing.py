@@ -146,7 +146,7 @@ class Checkpoint(Callback):
         return bool(self._now(run)[position] - since[position] >= self.every)
 
     def _save(self, run: Run) -> None:
-        network: Any = run.network
+        network = run.network
         state, tensors = _split({"identity": run.identity, "loop": run.state_dict()})
         self.last = storage.write_checkpoint(self.folder, run.history.steps, (network.config(),
                                                 network.arena.to_host()), (state, tensors))
@@ -257,9 +257,8 @@ def _short(value: Any) -> str:
 def identify(network: Network, feed: Feed, validation: Dataset | None, loss: Loss, optimizer: Optimizer,
              epochs: int, metrics: Sequence[Metric], callbacks: Sequence[Callback]) -> dict[str, Any]:
     """What two trainings must have in common for one to continue the other, as JSON can hold it."""
-    config: dict[str, Any] = getattr(network, "config", dict)()
     remembering = [type(c).__name__ for c in callbacks if type(c).state_dict is not Callback.state_dict]
-    return {"layers": config.get("layers"), "inputs": network.inputs, "dtype": network.dtype, "seed": network.seed,
+    return {"layers": network.config()["layers"], "inputs": network.inputs, "dtype": network.dtype, "seed": network.seed,
             "precision": network.precision, "loss": loss.config(), "optimizer": _described(optimizer),
             "learning_rate": _described(optimizer.learning_rate),
             "schedule_needs_total": optimizer.learning_rate.needs_total, "batch_size": feed.batch_size,

@@ -1,24 +1,26 @@
-"""The family of errors: what is wrong, which value, and what to do about it.
+"""The hierarchy of errors. A message says what is wrong, which value, and what to do about it.
 
     XpdenseError
-    ├── ParameterError      (ValueError)          an option's value
+    ├── ParameterError      (ValueError)          an invalid option
     │   └── UnknownNameError                      a name that is not registered; lists those that are
-    ├── DataError           (ValueError)          the values or shapes of the data
-    │   ├── ShapeError
-    │   ├── NonFiniteDataError
-    │   ├── TargetError
-    │   └── FileFormatError                       a data file that cannot be read as one
-    ├── ArrayTypeError      (TypeError)           object, complex, sparse or text arrays
-    ├── BackendError        (RuntimeError)        a namespace or device that cannot serve
-    ├── MissingDependencyError (ImportError)      an extra that is not installed
-    ├── MemoryLimitError    (MemoryError)         more than this machine has
-    ├── ModelFileError      (ValueError)          a saved model that is damaged or of another version
-    ├── OutputError         (OSError)             a place that cannot be written
-    ├── NotFittedError      (ValueError, AttributeError)
-    └── DivergenceError     (FloatingPointError, ValueError)  a training that made the loss worse
-        └── NonFiniteLossError                    the loss of a running training became NaN or infinite
+    ├── DataError           (ValueError)          invalid values or shapes of data
+    │   ├── ShapeError                            shapes that do not fit together
+    │   ├── NonFiniteDataError                    NaN or infinity
+    │   ├── TargetError                           targets that the loss or a metric cannot use
+    │   └── FileFormatError                       a data file that cannot be read
+    ├── ArrayTypeError      (TypeError)           an object, complex, sparse or text array
+    ├── BackendError        (RuntimeError)        an unavailable namespace or device
+    ├── MissingDependencyError                    an optional package that is not installed,
+    │   ├── MissingModuleError (ImportError)      found by a function that needs it
+    │   └── MissingNameError (AttributeError)     found by access to a name, as `xpdense.MLPClassifier`
+    ├── MemoryLimitError    (MemoryError)         more memory than the device has
+    ├── ModelFileError      (ValueError)          a damaged model file, or one of a newer version
+    ├── OutputError         (OSError)             a file or folder that cannot be written
+    ├── NotFittedError      (ValueError, AttributeError)  a method that needs a trained network
+    └── DivergenceError     (FloatingPointError, ValueError)  a training that increased the loss
+        └── NonFiniteLossError                    a training loss that became NaN or infinite
 
-Every one is an XpdenseError and also what Python's users expect to catch.
+Each error is an XpdenseError and also the built-in exception in parentheses.
 """
 
 from __future__ import annotations
@@ -38,15 +40,31 @@ T = TypeVar("T")
 
 
 class XpdenseError(Exception):
-    """The root of the family."""
+    """Base class of all errors that this package raises.
+
+    >>> issubclass(ShapeError, XpdenseError)
+    True
+    """
 
 
 class ParameterError(XpdenseError, ValueError):
-    """An option has a value that cannot work."""
+    """An option has an invalid value.
+
+    >>> positive_int("epochs", 0)
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.ParameterError: epochs must be at least 1, got 0
+    """
 
 
 class UnknownNameError(ParameterError):
-    """A name that nobody registered."""
+    """A name is not registered.
+
+    >>> lookup("activation", "rleu", {"relu": 1, "tanh": 2})
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.UnknownNameError: unknown activation 'rleu'. Did you mean 'relu'? Known: relu, tanh.
+    """
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         names = sorted(known)
@@ -60,62 +78,164 @@ class UnknownNameError(ParameterError):
 
 
 class DataError(XpdenseError, ValueError):
-    """The data cannot be trained on or predicted from as they are."""
+    """Data cannot be used for training or prediction as they are.
+
+    >>> [error.__name__ for error in DataError.__subclasses__()]
+    ['ShapeError', 'NonFiniteDataError', 'TargetError', 'FileFormatError']
+    """
 
 
 class ShapeError(DataError):
-    """Shapes that do not fit together."""
+    """Shapes of arrays do not fit together.
+
+    >>> import xpdense as xd
+    >>> xd.DenseNetwork([xd.Dense(1)], inputs=2).predict([[1.0, 2.0, 3.0]])
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.ShapeError: x has 3 features, and the network takes 2
+    """
 
 
 class NonFiniteDataError(DataError):
-    """NaN or infinity where a number is needed."""
+    """Data hold NaN or infinity.
+
+    >>> import xpdense as xd
+    >>> xd.DenseNetwork([xd.Dense(1)], inputs=2).predict([[1.0, float("nan")]])
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.NonFiniteDataError: x holds nan (row 0, column 1), ...
+    """
 
 
 class TargetError(DataError):
-    """Targets that the loss or the task cannot use."""
+    """Targets cannot be used by the loss, a metric or the task.
+
+    >>> import xpdense as xd
+    >>> xd.DenseNetwork([xd.Dense(1)], inputs=1).fit([[1.0]], [3.0], loss="binary_cross_entropy")
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.TargetError: binary_cross_entropy needs targets from 0 to 1, got 3; ...
+    """
 
 
 class FileFormatError(DataError):
-    """A data file that cannot be read as what its name says."""
+    """A data file cannot be read in the format that its name says.
+
+    >>> import xpdense as xd
+    >>> xd.data.open("missing.parquet")
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.FileFormatError: there is no file or folder missing.parquet
+    """
 
 
 class ArrayTypeError(XpdenseError, TypeError):
-    """An array whose element type is not a real number."""
+    """An array holds elements that are not real numbers.
+
+    >>> import xpdense as xd
+    >>> xd.DenseNetwork([xd.Dense(1)], inputs=1).predict([["red"]])
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.ArrayTypeError: x holds text (dtype <U3), and a network needs real numbers; ...
+    """
 
 
 class BackendError(XpdenseError, RuntimeError):
-    """A namespace or device that is not here or cannot serve."""
+    """A namespace or device is not available.
+
+    >>> import xpdense as xd
+    >>> xd.DenseNetwork([xd.Dense(1)], inputs=1, backend="numpy:cuda")
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.BackendError: NumPy computes on the CPU only, got device 'cuda': use 'numpy'
+    """
 
 
-class MissingDependencyError(XpdenseError, ImportError):
-    """An optional package that is not installed; the message says how to get it."""
+class MissingDependencyError(XpdenseError):
+    """An optional package is not installed; the message says how to install it.
+
+    >>> [error.__name__ for error in MissingDependencyError.__subclasses__()]
+    ['MissingModuleError', 'MissingNameError']
+    """
+
+
+class MissingModuleError(MissingDependencyError, ImportError):
+    """A function or class needs an optional package that is not installed.
+
+    >>> require("no_such_module", "plots", "History.plot")
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.MissingModuleError: History.plot needs no_such_module, which is not installed: pip install
+    'xpdense[plots]'
+    """
+
+
+class MissingNameError(MissingDependencyError, AttributeError):
+    """A name of this package needs an optional package that is not installed.
+
+    >>> issubclass(MissingNameError, AttributeError)  # hasattr is then False
+    True
+    """
 
 
 class MemoryLimitError(XpdenseError, MemoryError):
-    """A network or batch larger than the memory of the device."""
+    """A network or a batch needs more memory than the device has.
+
+    >>> import xpdense as xd
+    >>> xd.DenseNetwork([xd.Dense(2**24)], inputs=2**24)
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.MemoryLimitError: training a network of 281,474,993,487,872 parameters in float32 needs ...
+    """
 
 
 class ModelFileError(XpdenseError, ValueError):
-    """A saved model that is missing, damaged, or from a newer version."""
+    """A saved model is missing, damaged, or of a newer version.
+
+    >>> import xpdense as xd
+    >>> xd.load("missing")
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.ModelFileError: missing is not a model folder: it has no model.json
+    """
 
 
 class OutputError(XpdenseError, OSError):
-    """A folder or file that cannot be written."""
+    """A file or folder cannot be written.
+
+    >>> import xpdense as xd
+    >>> xd.History().to_csv("missing/history.csv")
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.OutputError: cannot write missing/history.csv: No such file or directory
+    """
 
 
 class NotFittedError(XpdenseError, ValueError, AttributeError):
-    """Something that needs a trained network was asked of an untrained one."""
+    """A method that needs a trained network was called before training.
+
+    >>> import xpdense as xd
+    >>> xd.DenseNetwork([xd.Dense(1)], inputs=1).evaluate([[1.0]], [1.0])
+    Traceback (most recent call last):
+        ...
+    xpdense.errors.NotFittedError: evaluate needs a loss: the network has not been trained; pass ...
+    """
 
 
 class DivergenceError(XpdenseError, FloatingPointError, ValueError):
-    """A training at whose end the loss is far above that of the untrained network.
+    """At the end of a training the loss is far above that of the untrained network.
 
     Attributes
     ----------
     diagnosis : Diagnosis, optional
-        What a `Doctor` among the callbacks found.
+        The diagnosis of a `Doctor` among the callbacks.
     advice : str
-        The end of the message: what to do, or what was found.
+        The end of the message: what to do about it, or what the diagnosis found.
+
+    >>> error = DivergenceError("the loss rose from 1 to 90.")
+    >>> error.advice = "Lower the learning rate."
+    >>> str(error)
+    'the loss rose from 1 to 90. Lower the learning rate.'
     """
 
     diagnosis: Any = None
@@ -126,19 +246,37 @@ class DivergenceError(XpdenseError, FloatingPointError, ValueError):
 
 
 class DoctorWarning(UserWarning):
-    """A training looks wrong, and the doctor found why."""
+    """A training looks wrong; the message says why.
+
+    >>> import warnings
+    >>> warnings.filterwarnings("error", category=DoctorWarning)  # stops such a training
+    """
 
 
 class ResumeWarning(UserWarning):
-    """A training goes on from another place than its newest checkpoint; the message says why."""
+    """A training does not resume from its newest checkpoint; the message says why.
+
+    >>> import warnings
+    >>> warnings.filterwarnings("error", category=ResumeWarning)  # refuses to train then
+    """
 
 
 @dataclass(frozen=True)
 class LayerExtremes:
-    """Largest absolute values around one layer at the step where the loss became non-finite.
+    """Largest absolute values in one layer at the step whose loss was not finite.
 
-    `inputs` is what the layer was given, `outputs` what it made of it, `weights` and `gradients` its parameters and
-    their last gradients. NaNs are left out of these; `not_finite` names those of the four that hold NaN or infinity.
+    Attributes
+    ----------
+    name : str
+        Name of the layer.
+    inputs, outputs, weights, gradients : float
+        Largest absolute value of its inputs, its outputs, its parameters and their gradients, leaving out NaNs.
+    not_finite : tuple of str
+        Which of these four hold NaN or infinity.
+
+    >>> LayerExtremes("dense_1", inputs=1.0, outputs=float("inf"), weights=1e30, gradients=2.0,
+    ...               not_finite=("outputs",)).not_finite
+    ('outputs',)
     """
 
     name: str
@@ -151,26 +289,33 @@ class LayerExtremes:
 
 @dataclass(eq=False)
 class NonFiniteLossError(DivergenceError):
-    """The training loss became NaN or infinite; the network holds good weights again.
+    """The training loss became NaN or infinite; weights from before are restored.
 
     Attributes
     ----------
     step : int
         Number of the optimizer step, from 0, whose loss was not finite.
     epoch : int
-        Its epoch, from 0.
+        Number of the epoch, from 0, of that step.
     loss : float
-        The loss at that step: nan, inf or -inf.
+        Loss at that step: nan, inf or -inf.
     layer : str
         Name of the first layer, from the input, whose output was not finite; "the loss" where every layer's
         output was still finite.
     restored_step : int
-        The network's weights are those with which step `restored_step` started, unless a callback put others back,
-        as EarlyStopping does with those of its best epoch.
+        The network's weights are those from before step `restored_step`, unless a callback restored others, as
+        EarlyStopping restores those of the best epoch.
     largest_weight, largest_gradient, largest_input : float
-        Largest absolute value over all layers of the weights, their gradients and the batch's inputs; NaNs left out.
+        Largest absolute value of all layers' weights and gradients and of the batch's inputs, leaving out NaNs.
     layers : list of LayerExtremes
-        The same by layer, in forward order.
+        Largest absolute values by layer, in forward order.
+    diagnosis, advice
+        As of DivergenceError.
+
+    >>> error = NonFiniteLossError(step=7, epoch=1, loss=float("nan"), layer="dense_1", restored_step=4,
+    ...                            largest_weight=1e30, largest_gradient=2.0, largest_input=1.0)
+    >>> print(error)
+    the loss became nan at step 7 (epoch 1); it began in dense_1. Largest weight 1e+30, gradient 2, input 1. ...
     """
 
     step: int
@@ -200,12 +345,16 @@ class NonFiniteLossError(DivergenceError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is at its end: Python's, NumPy's, CuPy's (a MemoryError) or PyTorch's."""
+    """Whether an error reports exhausted memory: a MemoryError (also NumPy's, CuPy's), or PyTorch's OutOfMemoryError.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError())
+    (True, False)
+    """
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def lookup(kind: str, name: object, known: Mapping[str, T]) -> T:
-    """`known[name]`, or an UnknownNameError that lists the known names.
+    """Return `known[name]`, or raise an UnknownNameError that lists the known names.
 
     >>> lookup("colour", "red", {"red": 1})
     1
@@ -216,7 +365,9 @@ def lookup(kind: str, name: object, known: Mapping[str, T]) -> T:
 
 
 def made(kind: str, known: Mapping[str, Callable[..., T]], config: Mapping[str, Any]) -> T:
-    """What `known[config["name"]]` makes of the other entries of `config`, or a ParameterError.
+    """Return `known[config["name"]](**rest)`, where `rest` are the other entries of `config`.
+
+    Raises ParameterError where the callable has no parameter of such a name.
 
     >>> made("number", {"square": lambda x: x * x}, {"name": "square", "x": 3})
     9
@@ -232,7 +383,7 @@ def made(kind: str, known: Mapping[str, Callable[..., T]], config: Mapping[str, 
 
 
 def require(module: str, extra: str, purpose: str) -> ModuleType:
-    """Import an optional module, or say which extra brings it.
+    """Import an optional module, or raise a MissingModuleError that says which extra installs it.
 
     >>> require("json", "cli", "reading JSON").__name__
     'json'
@@ -241,13 +392,13 @@ def require(module: str, extra: str, purpose: str) -> ModuleType:
         return import_module(module)
     except ImportError as error:
         missing = (error.name or module).partition(".")[0]
-        raise MissingDependencyError(
+        raise MissingModuleError(
             f"{purpose} needs {missing}, which is not installed: pip install 'xpdense[{extra}]'"
         ) from error
 
 
 def positive_int(name: str, value: Any, minimum: int = 1) -> int:
-    """`value` as an int of at least `minimum`, or a ParameterError.
+    """Return `value` as an int of at least `minimum`, or raise a ParameterError.
 
     >>> positive_int("epochs", 3)
     3
@@ -264,7 +415,7 @@ def positive_int(name: str, value: Any, minimum: int = 1) -> int:
 
 
 def boolean(name: str, value: object) -> bool:
-    """`value`, which must be True or False, or a ParameterError.
+    """Return `value` as a bool if it is True or False, else raise a ParameterError.
 
     >>> boolean("bias", True)
     True
@@ -276,7 +427,7 @@ def boolean(name: str, value: object) -> bool:
 
 def real(name: str, value: Any, low: float = float("-inf"), high: float = float("inf"),
          *, open_low: bool = False, open_high: bool = False) -> float:
-    """`value` as a finite float between `low` and `high`, or a ParameterError.
+    """Return `value` as a finite float between `low` and `high`, or raise a ParameterError.
 
     >>> real("rate", 0.5, 0, 1)
     0.5

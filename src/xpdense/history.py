@@ -1,4 +1,4 @@
-"""What a training recorded: one number per epoch and name."""
+"""The history of a training: one number per epoch and name."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .errors import OutputError, ParameterError, require
 
 
 class History(Mapping[str, list[float]]):
-    """A mapping from names to one number per epoch.
+    """A mapping from names to lists with one number per epoch.
 
-    Names: "loss" (mean over the epoch's training rows, as they were trained on), "validation_loss" and
-    "validation_<metric>" where there is validation (else "<metric>", of the training rows), "learning_rate" (of the
+    Names: "loss" (the mean over the epoch's training rows, each at its step), "validation_loss" and
+    "validation_<metric>" with validation data (without, "<metric>" is of the training rows), "learning_rate" (at the
     epoch's last step), "seconds", "rows_per_second".
 
     Attributes
     ----------
     steps, replayed : int
-        How many optimizer steps were made, and how many of them were replayed from a recorded one, without Python.
+        Number of optimizer steps, and how many of them were replayed from a recorded step, without Python.
     no_capture_reason : str
         Why steps were made from Python, where the reason is not only that a step must be recorded first.
     diagnosis : Diagnosis, optional
-        What a `Doctor` among the callbacks found, where something looked wrong.
+        The diagnosis of a `Doctor` among the callbacks, if the training looked wrong.
 
     >>> history = History()
     >>> history.append(loss=0.5, seconds=0.1)
@@ -40,7 +40,7 @@ class History(Mapping[str, list[float]]):
         self.diagnosis: Any = None
 
     def append(self, **values: float) -> None:
-        """Add an epoch; NaN stands for what it does not have, and for what earlier ones did not have."""
+        """Add an epoch. A name that this epoch or an earlier one lacks has NaN there."""
         epochs = self.epochs
         for name in values:
             self._columns.setdefault(name, [math.nan] * epochs)
@@ -48,22 +48,22 @@ class History(Mapping[str, list[float]]):
             column.append(float(values.get(name, math.nan)))
 
     def cut(self, epochs: int) -> None:
-        """Forget all but the first epochs."""
+        """Remove all epochs but the first `epochs`."""
         for column in self._columns.values():
             del column[epochs:]
 
     def restore(self, columns: Mapping[str, Iterable[float]]) -> None:
-        """Hold these columns and no others."""
+        """Replace all columns by these."""
         self._columns = {name: [float(value) for value in values] for name, values in columns.items()}
 
     def note(self, **values: float) -> None:
-        """Add to the last epoch."""
+        """Set numbers of the last epoch."""
         for name, value in values.items():
             self._columns.setdefault(name, [math.nan] * self.epochs)[-1] = float(value)
 
     @property
     def epochs(self) -> int:
-        """How many epochs it holds."""
+        """Number of epochs."""
         return max(map(len, self._columns.values()), default=0)
 
     def __getitem__(self, name: str) -> list[float]:
@@ -80,14 +80,14 @@ class History(Mapping[str, list[float]]):
         return f"History({self.epochs} epochs, {self.replayed:,} of {self.steps:,} steps replayed; last: {last})"
 
     def to_frame(self) -> Any:
-        """A pandas DataFrame, a row per epoch, from 1. Needs pandas (extra "plots")."""
+        """Return a pandas DataFrame with a row per epoch, from 1. Needs pandas (extra "plots")."""
         pandas = require("pandas", "plots", "History.to_frame")
         frame = pandas.DataFrame(self._columns)
         frame.index = pandas.RangeIndex(1, len(frame) + 1, name="epoch")
         return frame
 
     def to_csv(self, path: str | Path) -> None:
-        """Write a CSV file: a column "epoch", from 1, then one per name."""
+        """Write a CSV file with a column "epoch", from 1, and a column for each name."""
         try:
             with open(path, "w", newline="") as file:
                 writer = csv.writer(file)
@@ -97,7 +97,10 @@ class History(Mapping[str, list[float]]):
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
     def plot(self, path: str | Path | None = None) -> Any:
-        """Draw loss and metrics over the epochs; write the picture to `path`, or return the matplotlib Figure."""
+        """Draw loss and metrics over the epochs with matplotlib (extra "plots"), and save the figure at `path`, if any.
+
+        Returns the Figure.
+        """
         if not self.epochs:
             raise ParameterError("the history has no epochs yet: there is nothing to draw")
         require("matplotlib", "plots", "History.plot")
@@ -107,5 +110,5 @@ class History(Mapping[str, list[float]]):
             return plot_history(self, path)
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-        except ValueError as error:  # a format that matplotlib does not write; it lists those that it does
+        except ValueError as error:  # a format that matplotlib cannot write; the message lists those that it can
             raise ParameterError(f"cannot write {path}: {error}") from error

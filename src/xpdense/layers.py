@@ -96,6 +96,14 @@ class Layer:
         """The arguments that make this layer again, as JSON can hold them."""
         return {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in ("params", "grads")}
 
+    def bind(self, params: Mapping[str, Array], grads: Mapping[str, Array], key: tuple[int, int]) -> None:
+        """Take the views into the arena, by name, and the key of the random bits that the layer draws.
+
+        The key is a pair of ints in [0, 2**32): the network's seed and the position of the layer. A layer that draws
+        random bits overrides this method and keeps it.
+        """
+        self.params, self.grads = params, grads
+
     def sublayers(self) -> Sequence[Layer]:
         """The layers inside this one."""
         return ()
@@ -176,10 +184,14 @@ class Dropout(Layer):
     generator, and backward draws the same again. Source: Srivastava et al., JMLR 15 (2014).
     """
 
-    _key = (0, 0)  # set by the network
+    _key = (0, 0)
 
     def __init__(self, rate: float = 0.5) -> None:
         self.rate = real("rate", rate, 0.0, 1.0, open_high=True)
+
+    def bind(self, params: Mapping[str, Array], grads: Mapping[str, Array], key: tuple[int, int]) -> None:
+        super().bind(params, grads, key)
+        self._key = key
 
     def forward(self, ops: Ops, x: Array, tape: Tape) -> Array:
         return self._apply(ops, x, tape, "y")

@@ -158,9 +158,9 @@ class SoftmaxCrossEntropy(Loss):
         shifted = z - xp.max(z, axis=-1, keepdims=True)
         e = xp.exp(shifted)
         sum_e = xp.sum(e, axis=-1, keepdims=True)
-        mass = xp.sum(target, axis=-1, keepdims=True)
-        value = xp.log(sum_e)[..., 0] * mass[..., 0] - xp.sum(target * shifted, axis=-1)
-        return value, e * (mass / sum_e) - target
+        sum_t = xp.sum(target, axis=-1, keepdims=True)
+        value = xp.log(sum_e)[..., 0] * sum_t[..., 0] - xp.sum(target * shifted, axis=-1)
+        return value, e * (sum_t / sum_e) - target
 
     def link(self, xp: Any, z: Array) -> Array:
         e = xp.exp(z - xp.max(z, axis=-1, keepdims=True))

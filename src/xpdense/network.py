@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from .arena import Arena, Parameter
 from .backend import DTYPES, Array, Backend, resolve
 from .errors import BackendError, ParameterError, ShapeError, lookup, positive_int
-from .layers import LAYERS, Dropout, Layer, Tape, backward, forward, stack
+from .layers import LAYERS, Layer, Tape, backward, forward, stack, to_config
 from .losses import Loss
 from .ops import CudaOps, check_choice, ops_class, ops_for
 from .spec import Spec
@@ -53,7 +54,7 @@ class Network:
 
     def named_layers(self) -> Iterator[tuple[str, Layer]]:
         """All layers in forward order, those inside others after these, with names such as "0" and "2.0"."""
-        yield from named(self.layers)
+        yield from named_layers(self.layers)
 
     def _settle(self, declared: Mapping[str, Parameter]) -> None:
         """Take the ops of the backend that there is now, and memory there."""
@@ -68,10 +69,8 @@ class Network:
         self.forget()
         self.step_on_device = self.backend.zeros((1,), "int64")  # (1,) number of the training step, on the device
         for position, (name, layer) in enumerate(self.named_layers()):
-            layer.params = _own(name, {n: self.arena.working_values(n) for n in self.arena.declared})
-            layer.grads = _own(name, self.grads)
-            if isinstance(layer, Dropout):
-                layer._key = (self.seed & 0xFFFFFFFF, position)
+            params = _own(name, {n: self.arena.working_values(n) for n in self.arena.declared})
+            layer.bind(params, _own(name, self.grads), (self.seed & 0xFFFFFFFF, position))
 
     def check_precision(self, backend: Backend | None = None) -> None:
         """Raise BackendError where fewer bits are wanted and the network is not on CUDA, or would not be."""
@@ -156,10 +155,27 @@ class Network:
             widths.append(layer.outputs(widths[-1]))
         return widths
 
+    def config(self) -> dict[str, Any]:
+        """Layers, inputs, element type and seed, as JSON can hold them: what makes the same structure again.
+
+        Raises
+        ------
+        ParameterError
+            A layer cannot be made again from its public attributes.
+        """
+        for _, layer in self.named_layers():
+            try:
+                inspect.signature(type(layer)).bind(**layer.config())
+            except TypeError as error:
+                raise ParameterError(f"{type(layer).__name__} could not be made again from its public attributes: "
+                                     f"{error}; begin the names of others with an underscore") from error
+        return {"layers": [to_config(layer) for layer in self.layers], "inputs": self.inputs, "dtype": self.dtype,
+                "seed": self.seed}
+
     # --- the two passes ----------------------------------------------------------------------------------------
 
     @property
-    def is_all_ours(self) -> bool:
+    def is_builtin(self) -> bool:
         """Whether every layer is one of the package's own, whose every pass is an op."""
         return all(type(layer) in LAYERS.values() for _, layer in self.named_layers())
 
@@ -218,7 +234,7 @@ class Network:
 def declared_by(layers: Sequence[Layer], inputs: int) -> tuple[dict[str, Parameter], int]:
     """Every parameter that a stack of layers declares, by name, and its outputs; no memory is asked for."""
     declared = dict[str, Parameter]()
-    for name, layer in named(layers):
+    for name, layer in named_layers(layers):
         for key, parameter in layer.parameters(_width_before(layers, inputs, name)).items():
             if not key or "." in key:
                 raise ParameterError(f"a parameter's name must not hold a dot, got {key!r} in {layer!r}")
@@ -242,8 +258,8 @@ def _own(layer: str, arrays: dict[str, Array]) -> dict[str, Array]:
     return {n.rpartition(".")[2]: array for n, array in arrays.items() if n.rpartition(".")[0] == layer}
 
 
-def named(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
+def named_layers(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
     """Layers and those inside them, with their names; see `Network.named_layers`."""
     for position, layer in enumerate(layers):
         yield f"{prefix}{position}", layer
-        yield from named(layer.sublayers(), f"{prefix}{position}.")
+        yield from named_layers(layer.sublayers(), f"{prefix}{position}.")

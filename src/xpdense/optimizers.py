@@ -13,7 +13,8 @@ from typing import Any
 from .arena import Arena
 from .backend import Array
 from .errors import ParameterError, boolean, lookup, real
-from .ops import Ops
+from .ops import Ops, slots
+from .ops.slots import RATE, SCALED_EPSILON, STEP_SIZE
 from .schedules import Schedule, as_schedule
 
 
@@ -119,8 +120,9 @@ class OptimizerState:
     def update(self, ops: Ops, rows: int = 1) -> None:
         """The same, once the step's scalars are on the device: one op over the arena."""
         arena, rule = self.arena, self.optimizer
-        ops.update(rule, arena.params, arena.grads, self.buffers, self.hyper, arena.decay_size,
-                   None if arena.working is arena.params else arena.working, rule.weight_decay + rule.penalty / rows)
+        ops.update(rule, arena.params, arena.grads, self.buffers, self.hyper,
+                   (rule.weight_decay + rule.penalty / rows, arena.decay_size),
+                   None if arena.working is arena.params else arena.working)
 
     def snapshot(self, into: dict[str, Array] | None = None) -> dict[str, Array]:
         """A copy of the buffers, for `restore`; in the memory of an earlier one, where that is given."""
@@ -146,7 +148,7 @@ class SGD(Optimizer):
         super().__init__(learning_rate, **common)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
-        p -= hyper[0] * g
+        p -= hyper[RATE] * g
 
 
 class Momentum(Optimizer):
@@ -161,13 +163,13 @@ class Momentum(Optimizer):
         self.momentum = real("momentum", momentum, 0.0, 1.0)
 
     def constants(self) -> tuple[float, ...]:
-        return (self.momentum,)
+        return slots.constants["momentum"](momentum=self.momentum)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         v = state["velocity"]
         v *= self.momentum
         v += g
-        p -= hyper[0] * v
+        p -= hyper[RATE] * v
 
 
 class Nesterov(Momentum):
@@ -180,7 +182,7 @@ class Nesterov(Momentum):
         v = state["velocity"]
         v *= self.momentum
         v += g
-        p -= hyper[0] * (g + self.momentum * v)
+        p -= hyper[RATE] * (g + self.momentum * v)
 
 
 class RMSprop(Optimizer):
@@ -197,7 +199,7 @@ class RMSprop(Optimizer):
         self.epsilon = real("epsilon", epsilon, 0.0, open_low=True)
 
     def constants(self) -> tuple[float, ...]:
-        return self.decay, 1.0 - self.decay, self.epsilon
+        return slots.constants["rmsprop"](decay=self.decay, rest=1.0 - self.decay, epsilon=self.epsilon)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         s = state["square"]
@@ -205,7 +207,7 @@ class RMSprop(Optimizer):
         s += (1.0 - self.decay) * g * g
         denominator = xp.sqrt(s)
         denominator += self.epsilon
-        p -= hyper[0] * g / denominator
+        p -= hyper[RATE] * g / denominator
 
 
 class Adagrad(Optimizer):
@@ -220,14 +222,14 @@ class Adagrad(Optimizer):
         self.epsilon = real("epsilon", epsilon, 0.0, open_low=True)
 
     def constants(self) -> tuple[float, ...]:
-        return (self.epsilon,)
+        return slots.constants["adagrad"](epsilon=self.epsilon)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         s = state["square"]
         s += g * g
         denominator = xp.sqrt(s)
         denominator += self.epsilon
-        p -= hyper[0] * g / denominator
+        p -= hyper[RATE] * g / denominator
 
 
 class Adam(Optimizer):
@@ -250,10 +252,11 @@ class Adam(Optimizer):
 
     def scalars(self, rate: float, step: int) -> tuple[float, ...]:
         root = math.sqrt((1.0 - self.beta2**step) / (1.0 - self.beta2))
-        return rate * (1.0 - self.beta1) / (1.0 - self.beta1**step) * root, self.epsilon * root
+        return slots.scalars(step_size=rate * (1.0 - self.beta1) / (1.0 - self.beta1**step) * root,
+                             scaled_epsilon=self.epsilon * root)
 
     def constants(self) -> tuple[float, ...]:
-        return self.beta1, self.beta2
+        return slots.constants["adam"](beta1=self.beta1, beta2=self.beta2)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         m, v = state["mean"], state["square"]
@@ -262,9 +265,9 @@ class Adam(Optimizer):
         v *= self.beta2
         v += g * g
         change = xp.sqrt(v)
-        change += hyper[2]
+        change += hyper[SCALED_EPSILON]
         change = m / change
-        change *= hyper[1]
+        change *= hyper[STEP_SIZE]
         p -= change
 
 
@@ -294,11 +297,12 @@ class Lion(Optimizer):
         self.beta2 = real("beta2", beta2, 0.0, 1.0, open_high=True)
 
     def constants(self) -> tuple[float, ...]:
-        return self.beta1, 1.0 - self.beta1, self.beta2, 1.0 - self.beta2
+        return slots.constants["lion"](beta1=self.beta1, rest1=1.0 - self.beta1,
+                                       beta2=self.beta2, rest2=1.0 - self.beta2)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
         m = state["mean"]
-        p -= hyper[0] * xp.sign(self.beta1 * m + (1.0 - self.beta1) * g)
+        p -= hyper[RATE] * xp.sign(self.beta1 * m + (1.0 - self.beta1) * g)
         m *= self.beta2
         m += (1.0 - self.beta2) * g
 

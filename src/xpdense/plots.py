@@ -1,4 +1,4 @@
-"""Pictures of a training, through matplotlib's object interface: no window, no global state."""
+"""Figures of a training, made with matplotlib's object interface: no window, no global state."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 _NO_CURVE = ("learning_rate", "seconds", "rows_per_second")
-_INK = "#7d838c"  # reads on white and on black
+_INK = "#7d838c"  # legible on white and on black
 _COLOURS = ("#c2553a", "#1f8a70", "#4f7cac", "#b08a2e")
-_LARGEST = 1e30  # that is drawn: beyond it, axes overflow
+_LARGEST = 1e30  # larger values are clipped, since axes overflow
 _MOST_LAYERS = 32
 
 
 def plot_history(history: Mapping[str, Sequence[float]], path: str | Path | None = None) -> Any:
-    """Loss and metrics over the epochs, each with its validation curve in the same panel.
+    """Draw the loss and metrics over the epochs, each with its validation curve in the same panel.
 
-    Returns the Figure; writes it to `path` where one is given.
+    Returns the Figure, and saves it at `path`, if given.
+
+    >>> len(plot_history({"loss": [0.5, 0.2], "accuracy": [0.7, 0.9]}).axes)
+    2
     """
     names = [n for n in history if n not in _NO_CURVE]
     panels = list(dict.fromkeys(n.removeprefix("validation_") for n in names))
@@ -44,9 +47,12 @@ def plot_history(history: Mapping[str, Sequence[float]], path: str | Path | None
 
 
 def plot_losses(losses: Mapping[str, Sequence[float]]) -> Any:
-    """Curves of losses over the same training; what is not finite is left out, and a cross marks where it began.
+    """Draw curves of losses over the same training, leaving out values that are not finite.
 
-    Returns the Figure.
+    A cross marks the last value before them. Returns the Figure.
+
+    >>> [line.get_label() for line in plot_losses({"loss": [0.5, 0.2], "other": [0.5, float("nan")]}).axes[0].lines][:2]
+    ['loss', 'other (not finite)']
     """
     figure = Figure(figsize=(8.0, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -62,7 +68,7 @@ def plot_losses(losses: Mapping[str, Sequence[float]]) -> Any:
     shown = np.concatenate([v[np.isfinite(v)] for v in kept.values()] or [np.zeros(0)])
     if shown.size and shown.min() > 0:
         axes.set_yscale("log")
-    axes.set_xlabel("look at the loss, from the first step to the last")
+    axes.set_xlabel("measurements of the loss, from the first step to the last")
     axes.set_ylabel("loss")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _quiet(axes)
@@ -72,9 +78,12 @@ def plot_losses(losses: Mapping[str, Sequence[float]]) -> Any:
 
 
 def plot_layers(layers: Mapping[str, Any]) -> Any:
-    """A histogram of each tensor's finite values, with the share of those that are not.
+    """Draw a histogram of each tensor's finite values, and print the share of values that are not finite.
 
     Returns the Figure.
+
+    >>> [axes.get_title() for axes in plot_layers({"dense_1.w": np.arange(6.0), "dense_1.b": np.zeros(2)}).axes]
+    ['dense_1.w', 'dense_1.b']
     """
     names = list(layers)[:_MOST_LAYERS]
     columns = min(4, max(1, len(names)))
@@ -112,9 +121,13 @@ def plot_layers(layers: Mapping[str, Any]) -> Any:
 
 def plot_rates(rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float],
                tried: Mapping[float, float], suggestion: float, path: str | Path | None = None) -> Any:
-    """A learning-rate range test beside what short trainings reached: loss against rate.
+    """Draw a learning-rate range test and, beside it, the losses that short trainings reached, over the rate.
 
-    Returns the Figure; writes it to `path` where one is given.
+    Returns the Figure, and saves it at `path`, if given.
+
+    >>> figure = plot_rates([0.1, 1.0], [0.5, 0.9], [0.5, 0.8], {0.1: 0.3, 0.3: 0.4}, suggestion=0.1)
+    >>> [axes.get_xlabel() for axes in figure.axes]
+    ['learning rate', 'learning rate']
     """
     figure = Figure(figsize=(9.5, 3.6), layout="constrained")
     test, trained = figure.subplots(1, 2, subplot_kw={"xscale": "log"})
@@ -125,7 +138,7 @@ def plot_rates(rates: Sequence[float], losses: Sequence[float], smoothed: Sequen
     trained.plot(list(reached), list(reached.values()), "o-", color=_COLOURS[2], linewidth=1.8,
                  label="after a short training, of rows held out")
     shown = np.asarray(smoothed)[seen]
-    if shown.size and np.ptp(shown) > 0:  # the loss itself may leap above it
+    if shown.size and np.ptp(shown) > 0:  # without the largest of the losses themselves
         test.set_ylim(shown.min() - 0.1 * np.ptp(shown), shown.max() + 0.1 * np.ptp(shown))
     for axes, title in ((test, "the rate grows with every step"), (trained, "the same rate in every step")):
         axes.axvline(suggestion, color=_COLOURS[1], linestyle="--", linewidth=1.5, label=f"suggested: {suggestion:.2g}")
@@ -142,7 +155,7 @@ def plot_rates(rates: Sequence[float], losses: Sequence[float], smoothed: Sequen
 
 
 def _quiet(axes: Any) -> None:
-    """Thin lines, and an ink that reads on white and on black."""
+    """Give axes thin grey lines and labels, legible on white and on black."""
     axes.grid(color=_INK, alpha=0.25, linewidth=0.7)
     axes.tick_params(which="both", colors=_INK)
     for name, spine in axes.spines.items():

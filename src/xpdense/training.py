@@ -270,8 +270,8 @@ class Loop:
     def _no_capture_reason(self) -> str:
         """Why every step must be made from Python; "" if it need not be."""
         if not self.network.ops.captures:
-            return self.network.ops.why_not
-        if not self.network.is_all_ours:
+            return self.network.ops.no_capture_reason
+        if not self.network.is_builtin:
             return "a layer is not one of the package's own"
         if self.feed.rows.on_host:
             return "the data stay on the host: they are sparse, or too large for the device"

@@ -229,7 +229,7 @@ def prepared(x: Any, y: Any, sample_weight: Any, spec: Spec, what: str = "") -> 
         return replace(labelled(x, y, sample_weight, spec, what, resolve("numpy")), on_host=True)
     place, size = spec.backend, np.dtype(spec.dtype).itemsize * (spec.inputs + spec.outputs + 1)
     array, source = as_array(x, f"{what}x")
-    stay = source.kind == "numpy" and array.ndim == 2 and place.crowded(array.shape[0] * size)
+    stay = source.kind == "numpy" and array.ndim == 2 and place.exceeds_half_free(array.shape[0] * size)
     target = source if stay else place
     x = features(array, spec, f"{what}x", target)
     return labelled(x, y, sample_weight, spec, what, target)

@@ -288,7 +288,7 @@ _NUMBERS = {"dropout_too_strong": re.compile(r"drop(?!_?(last|columns|rows))", r
             "weight_decay_too_strong": re.compile(r"decay|(^|_)(l2|lambda|lmbda|wd|alpha|reg)", re.IGNORECASE)}
 
 
-def of_numbers(setting: Setting, least: float = 0.3) -> list[Candidate]:
+def of_hyperparameters(setting: Setting, least: float = 0.3) -> list[Candidate]:
     """Dropout above `least` and weight decay: of layers and optimizer, or attributes of a program that are named so."""
     program = setting.subject.program
     return _of_network(program, least) if isinstance(program, NetworkProgram) else _of_attributes(program, least)

@@ -130,7 +130,7 @@ class Look:
     def _quiet(self) -> Subject:
         """A copy without dropout."""
         setting = self.setting
-        for one in candidates.of_numbers(setting, least=0.0):
+        for one in candidates.of_hyperparameters(setting, least=0.0):
             if one.finding.cause == "dropout_too_strong" and one.cure is not None:
                 setting = one.cure(setting)
         return setting.subject.copy()

@@ -52,7 +52,7 @@ class Search:
         """Causes without which the training is sound, and what it reaches then; none where no cure helps."""
         trials, setting, margin = self.trials, self.setting, self.trials.margin()
         named = [*candidates.of_data(setting, self.look.task), *candidates.of_weights(setting, self.look.anatomy),
-                 *candidates.of_numbers(setting), *candidates.of_precision(setting),
+                 *candidates.of_hyperparameters(setting), *candidates.of_precision(setting),
                  *(one for one in self.look.doubtful if one.finding.cause == "probability_clipped")]
         chosen, best = self._together(named, now)
         if best.worth < self.goal:

@@ -17,7 +17,7 @@ from ..data.feeding import Feed
 from ..errors import ParameterError
 from ..layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
 from ..losses import Loss
-from ..network import Network, named
+from ..network import Network, named_layers
 from ..optimizers import Optimizer
 from ..spec import Spec
 
@@ -128,7 +128,7 @@ def described_layers(estimator: Any, hidden: list[Any], inputs: int) -> tuple[li
     for units, activation in zip(hidden, activations, strict=True):
         if isinstance(units, Layer):
             layers.append(units)
-            factors += [0.0 for _, layer in named([units]) if isinstance(layer, Dense)]
+            factors += [0.0 for _, layer in named_layers([units]) if isinstance(layer, Dense)]
             width = units.outputs(width)
             continue
         activation = as_activation("sigmoid" if activation == "logistic" else activation)

@@ -80,7 +80,7 @@ def backends() -> list[BackendInfo]:
             for backend, place in here:
                 with backend.active():
                     ops = ops_for(backend, "float32")
-                note = _note(backend) or ("" if ops.captures or type(ops) is Ops else ops.why_not)
+                note = _note(backend) or ("" if ops.captures or type(ops) is Ops else ops.no_capture_reason)
                 rows.append(BackendInfo(backend.name, True, version(kind), place, ops.name, note, ops.captures))
         except BackendError as error:
             rows.append(BackendInfo(kind, False, version(kind), "", "", str(error)))

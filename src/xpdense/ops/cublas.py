@@ -48,14 +48,15 @@ class Products:
         self._gemm.argtypes = [pointer, *[integer] * 5, pointer, *[pointer, integer, integer] * 2, pointer,
                                pointer, *[integer] * 4]
 
-    def __call__(self, a: Array, b: Array, c: Array, m: int, n: int, k: int, turned_a: bool, turned_b: bool) -> None:
-        """c (m, n) = a (m, k) b (k, n), all contiguous; a is given as (k, m), b as (n, k) where they are turned.
+    def __call__(self, a: Array, b: Array, c: Array, transpose_a: bool, transpose_b: bool) -> None:
+        """c (m, n) = a (m, k) b (k, n); with transpose_a, a is a transposed view of contiguous memory (k, m), so too b.
 
         cuBLAS counts in column order and so sees the transposes: c' (n, m) = b' a'.
         """
-        row_a, row_b = m if turned_a else k, k if turned_b else n
+        (m, k), n = a.shape, b.shape[1]
+        row_a, row_b = m if transpose_a else k, k if transpose_b else n
         _check(self._gemm(
-            self._handle(), int(turned_b), int(turned_a), n, m, k, ctypes.byref(self._one),
+            self._handle(), int(transpose_b), int(transpose_a), n, m, k, ctypes.byref(self._one),
             b.data.ptr, self._type, row_b, a.data.ptr, self._type, row_a, ctypes.byref(self._zero),
             c.data.ptr, self._type, n, self._compute, _DEFAULT_ALGORITHM), "cublasGemmEx")
 

@@ -22,6 +22,7 @@ from ..errors import ParameterError
 from . import cublas
 from . import cuda_kernels as kernels
 from .generic import Ops
+from .slots import HYPER, LOSS_SCALE, LOSS_SCALING
 
 _FIRST_SCALE = 2.0**15  # of the loss in float16; found anew within a few steps where it is too large
 _GROWTH = 2000  # steps without an overflow after which it is doubled
@@ -50,15 +51,14 @@ class CudaOps(Ops):
         self.wide, self._cp = dtype, _cupy()
         self._storage, self._wide = backend.dtype(self.dtype), backend.dtype(dtype)
         self._scratch = _Scratch()
-        # (2,): the scale, and the good steps since it was last changed
-        self.loss_scale = backend.zeros((2,), dtype) if precision == "float16" else None
+        self.loss_scale = backend.zeros((len(LOSS_SCALING),), dtype) if precision == "float16" else None
         self._spoiled = False  # whether something ran that a graph cannot hold
         self._held: list[Any] | None = None  # what a graph that is being captured works on
         self._tables: tuple[Array, ...] = ()
         try:
             self._products: cublas.Products | None = cublas.Products(self._cp, self.dtype, precision == "tf32")
         except (ImportError, OSError, RuntimeError) as error:  # CuPy finds it, or says what is missing
-            self._products, self.why_not = None, f"cuBLAS cannot be called: {error}"
+            self._products, self.no_capture_reason = None, f"cuBLAS cannot be called: {error}"
         self.captures = self._products is not None
         self.begin_training()
 
@@ -115,8 +115,8 @@ class CudaOps(Ops):
                 finally:
                     graph = stream.end_capture()
         except Exception as error:  # whatever CUDA finds that it cannot capture: the step itself has been made
-            self.captures, self.why_not = False, f"a CUDA graph of the step could not be captured: {error}"
-            warnings.warn(f"{self.why_not}; steps are made from Python", RuntimeWarning, stacklevel=2)
+            self.captures, self.no_capture_reason = False, f"a CUDA graph of the step could not be captured: {error}"
+            warnings.warn(f"{self.no_capture_reason}; steps are made from Python", RuntimeWarning, stacklevel=2)
             return None
         finally:
             held, self._held, self._tables = self._held, None, ()
@@ -133,7 +133,7 @@ class CudaOps(Ops):
 
     def begin_training(self) -> None:
         if self.loss_scale is not None:
-            self.assign(self.loss_scale, (_FIRST_SCALE, 0.0))
+            self.assign(self.loss_scale, tuple(_FIRST_SCALE * (name == "loss_scale") for name in LOSS_SCALING))
 
     def move(self, source: Array, target: Array) -> None:
         for table in self._tables:
@@ -169,11 +169,11 @@ class CudaOps(Ops):
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
         if self._products and a.ndim == b.ndim == 2 and a.shape[1] == b.shape[0] and a.size and b.size:
-            (m, k), n = a.shape, b.shape[1]
-            turned_a, turned_b = not a.flags.c_contiguous, not b.flags.c_contiguous
-            c = self.empty((m, n)) if out is None else out
-            if c.shape == (m, n) and self._fit(a.T if turned_a else a, b.T if turned_b else b, c):
-                self._run(self._products, a, b, c, m, n, k, turned_a, turned_b)
+            shape = a.shape[0], b.shape[1]
+            transpose_a, transpose_b = not a.flags.c_contiguous, not b.flags.c_contiguous
+            c = self.empty(shape) if out is None else out
+            if c.shape == shape and self._fit(a.T if transpose_a else a, b.T if transpose_b else b, c):
+                self._run(self._products, a, b, c, transpose_a, transpose_b)
                 return c
         return self._generic("matmul", a, b, out)
 
@@ -198,7 +198,7 @@ class CudaOps(Ops):
         a = z if activation.saves == "output" else self.empty(z.shape) if out is None else out
         fits = activation.builtin and a.shape == z.shape and z.ndim and self._fit(z, a, bias)
         if fits and (bias is None or (z.ndim == 2 and bias.shape == z.shape[1:])):
-            kernel = kernels.activate(self._cp, *_named(activation), activation.saves, bias is not None)
+            kernel = kernels.activate(self._cp, *_name_and_parameter(activation), activation.saves, bias is not None)
             self._run(kernel, *(() if bias is None else (bias, z.shape[1])), *((z,) if a is z else (z, a)))
             return a, a if activation.saves == "output" else z
         a, saved = self._generic("activate", activation, z, bias, out)
@@ -212,7 +212,7 @@ class CudaOps(Ops):
         dz = da if identity else self.empty(da.shape) if out is None else out
         fits = activation.builtin and saved.shape == da.shape == dz.shape and self._fit(saved, da, dz, dbias)
         if fits and dbias is None:
-            self._run(kernels.activate_backward(self._cp, *_named(activation)), saved, da, dz)
+            self._run(kernels.activate_backward(self._cp, *_name_and_parameter(activation)), saved, da, dz)
             return dz
         if fits and da.size and da.ndim == 2 and dbias is not None and dbias.shape == da.shape[1:]:
             rows, cols = da.shape
@@ -309,7 +309,7 @@ class CudaOps(Ops):
         self._spoiled = True
         value, gradient = super().loss_and_gradient(loss, z.astype(self._wide, copy=False), target, weight)
         if self.loss_scale is not None:
-            gradient = gradient * self.loss_scale[0]
+            gradient = gradient * self.loss_scale[LOSS_SCALE]
         return value, gradient.astype(self._storage, copy=False)
 
     def penalize(self, value: Array, weights: Array, strength: float) -> Array:
@@ -325,26 +325,26 @@ class CudaOps(Ops):
     # --- the optimizer -----------------------------------------------------------------------------------------
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
-               decay_size: int, working: Array | None = None, decay: float | None = None) -> None:
+               decay: tuple[float, int], working: Array | None = None) -> None:
         kernel = vars(type(optimizer)).get("kernel")
-        fits = params.ndim == 1 and hyper.size <= 4 and self._fit(grads, working) and tuple(state) == optimizer.slots
+        fits = params.ndim == 1 and hyper.size <= len(HYPER) and self._fit(grads, working)
+        fits = fits and tuple(state) == optimizer.slots
         fits = fits and all(s.shape == params.shape and s.dtype == self._wide and s.flags.c_contiguous
                             for s in (params, *state.values()))
         if kernel and fits and grads.shape == params.shape:
             factor = self._factor(optimizer.clip_norm, grads)
             made = kernels.update(self._cp, kernel.removeprefix("update "), len(state), hyper.size, optimizer.decoupled,
-                           factor is not None, self.loss_scale is not None, working is not None)
+                                  factor is not None, self.loss_scale is not None, working is not None)
             self._run(made, grads, hyper, *(() if factor is None else (factor,)),
-                      params.size if optimizer.decay_all else decay_size,
-                      optimizer.weight_decay if decay is None else decay,
-                      *(*optimizer.constants(), 0.0, 0.0, 0.0, 0.0)[:4], params, *state.values(),
+                      params.size if optimizer.decay_all else decay[1], decay[0],
+                      *optimizer.constants(), params, *state.values(),
                       *(() if working is None else (working,)))
             return
         if self.loss_scale is not None:
             raise ParameterError(f"precision='float16' takes the package's own optimizers, which leave out a step that "
                                  f"overflows; {type(optimizer).__name__} is not one: use 'bfloat16'")
-        self._generic("update", optimizer, params, grads.astype(self._wide, copy=False), state, hyper, decay_size,
-                      working, decay)
+        self._generic("update", optimizer, params, grads.astype(self._wide, copy=False), state, hyper, decay,
+                      working)
 
     def _factor(self, clip_norm: float | None, grads: Array) -> Array | None:
         """What every gradient is multiplied by, (1,) on the device; None where it is 1."""
@@ -408,7 +408,7 @@ def _spread(shape: tuple[int, int], axis: int) -> tuple[str, tuple[int, ...], tu
     return "columns", (-(-shape[1] // 32),), (32, 16)
 
 
-def _named(activation: Any) -> tuple[str, str]:
+def _name_and_parameter(activation: Any) -> tuple[str, str]:
     return activation.name, _parameter(activation)
 
 

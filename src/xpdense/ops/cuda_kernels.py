@@ -7,11 +7,9 @@ in, T the one that is computed in (see kernels/cuda/blocks.h).
 from __future__ import annotations
 
 import functools
-from pathlib import Path
 from typing import Any
 
-_INSTALLED = Path(__file__).parents[1] / "kernels"
-SOURCES = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[3] / "kernels"  #: the folder kernels/
+from .slots import CONSTANTS, HYPER, SOURCES
 
 
 @functools.cache
@@ -27,7 +25,7 @@ _STORED = {
 }
 _COMPUTED = {"float32": "typedef float T;", "float64": "typedef double T;"}
 _HEADERS = {"columns.cu": ("activations.h",), "losses.cu": ("activations.h", "losses.h"), "norms.cu": ("norms.h",),
-            "clip.cu": (), "penalty.cu": ()}
+            "clip.cu": ("slots.h",), "penalty.cu": ()}
 
 
 @functools.cache
@@ -128,23 +126,26 @@ def dropout(cupy: Any) -> Any:
 
 
 @functools.cache
-def update(cupy: Any, rule: str, slots: int, scalars: int, decoupled: bool, factor: bool, scaled: bool,
-            working: bool) -> Any:
-    held = "".join(f", T s{i}" for i in range(slots))
-    now = [f"hyper[{i}]" for i in range(scalars)] + ["T(0)"] * (4 - scalars)
-    old = [f"s{i}" for i in range(slots)] + ["T(0)"] * (2 - slots)
+def update(cupy: Any, rule: str, buffers: int, scalars: int, decoupled: bool, factor: bool, scaled: bool,
+           working: bool) -> Any:
+    """The step of a rule; its constants go by their names, after `weight_decay`."""
+    held = "".join(f", T s{i}" for i in range(buffers))
+    now = [f"hyper[{i}]" for i in range(scalars)] + ["T(0)"] * (len(HYPER) - scalars)
+    old = [f"s{i}" for i in range(buffers)] + ["T(0)"] * (2 - buffers)
+    names = CONSTANTS.get(rule, ())
+    constants = ", ".join(f"T({name})" for name in names) or "T(0)"
     operation = f"""
-        const T h[4] = {{{', '.join(now)}}}, c[4] = {{T(c0), T(c1), T(c2), T(c3)}};
+        const T h[slots::HYPER] = {{{', '.join(now)}}}, c[] = {{{constants}}};
         const T decay = i < decay_size ? T(weight_decay) : T(0), f = {'factor[0]' if factor else 'T(1)'};
         T x = p, a = {old[0]}, b = {old[1]}, grad = T(g) * f;
-        {'x *= T(1) - h[0] * decay' if decoupled else 'grad += decay * x'};
+        {'x *= T(1) - h[slots::rate] * decay' if decoupled else 'grad += decay * x'};
         rule_{rule}<T>::step(x, grad, a, b, h, c);
         {'if (f != T(0))' if scaled else ''} {{
             p = x;
-            {' '.join(f's{i} = {new};' for i, new in zip(range(slots), 'ab', strict=False))}
+            {' '.join(f's{i} = {new};' for i, new in zip(range(buffers), 'ab', strict=False))}
             {'w = S(x);' if working else ''}
         }}"""
     return elementwise(
         cupy, f"update_{rule}", "S g, raw T hyper, " + ("raw T factor, " if factor else "") + "int64 decay_size, "
-        "float64 weight_decay, float64 c0, float64 c1, float64 c2, float64 c3",
-        f"T p{held}" + (", S w" if working else ""), operation, "optimizers.h")
+        "float64 weight_decay" + "".join(f", float64 {name}" for name in names),
+        f"T p{held}" + (", S w" if working else ""), operation, "slots.h", "optimizers.h")

@@ -19,6 +19,7 @@ import numpy as np
 from ..backend import Array, Backend
 from ..errors import ShapeError
 from .philox import random_words
+from .slots import RATE
 
 
 class Memory:
@@ -46,7 +47,7 @@ class Ops:
 
     name = "generic"
     captures = False  #: whether `capture` can record a step
-    why_not = "the generic ops record no step"  #: why it cannot
+    no_capture_reason = "the generic ops record no step"  #: why it cannot
     ends_replays = False  #: whether a replay ends by itself at a loss that is not finite
     loss_scale: Array | None = None  #: what gradients are multiplied by before they are stored, on the device
     piece = 1 << 16  #: elements worked on at a time
@@ -245,11 +246,11 @@ class Ops:
                              f"and a gradient for each logit, {tuple(z.shape)}; it gave {tuple(per_row.shape)} and "
                              f"{tuple(gradient.shape)}")
         if weight is None:
-            share = loss.factor / z.shape[-2]
-            return xp.sum(per_row, axis=-1) * share, gradient * share
+            row_weight = loss.factor / z.shape[-2]
+            return xp.sum(per_row, axis=-1) * row_weight, gradient * row_weight
         total = xp.sum(weight, axis=-1)
-        share = loss.factor * weight / xp.where(total > 0, total, xp.ones_like(total))  # (batch,)
-        return xp.sum(per_row * share, axis=-1), gradient * share[..., None]
+        row_weight = loss.factor * weight / xp.where(total > 0, total, xp.ones_like(total))  # (batch,)
+        return xp.sum(per_row * row_weight, axis=-1), gradient * row_weight[..., None]
 
     def penalize(self, value: Array, weights: Array, strength: float) -> Array:
         """value + strength * the sum of the squares of the weights (..., size): a loss (...) with its L2 penalty.
@@ -261,33 +262,34 @@ class Ops:
     # --- the optimizer -----------------------------------------------------------------------------------------
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
-               decay_size: int, working: Array | None = None, decay: float | None = None) -> None:
+               decay: tuple[float, int], working: Array | None = None) -> None:
         """One step of the optimizer over the whole arena, in place; clipping and weight decay included.
 
         params, grads and each of state (..., size). hyper (k,): the learning rate, then the optimizer's own
-        scalars of this step. Weight decay applies to params[..., :decay_size]. grads is left as it was. working: the
-        parameters as the products read them, where that is another type. decay: the step's weight decay, where it is
-        not the optimizer's own.
+        scalars of this step. decay: (strength, count) of the weight decay, which applies to params[..., :count], or to
+        all of params with the optimizer's `decay_all`. grads is left as it was. working: a copy of params in the type
+        that the products read, where that is another type.
         """
         xp = self.xp
-        rate = hyper[0]
+        rate = hyper[RATE]
         shrink = None
         if optimizer.clip_norm is not None:
             norm = self._norm(grads)  # (..., 1)
             shrink = xp.minimum(optimizer.clip_norm / (norm + 1e-6), xp.ones_like(norm))
         size = params.shape[-1]
-        decay_size = size if optimizer.decay_all else decay_size
-        own = optimizer.weight_decay if decay is None else decay
-        for start, stop, decay in ((0, decay_size, own), (decay_size, size, 0.0)):
+        strength, count = decay
+        if optimizer.decay_all:
+            count = size
+        for start, stop, decayed in ((0, count, strength), (count, size, 0.0)):
             for i in range(start, stop, self.piece):
                 here = (..., slice(i, min(i + self.piece, stop)))
                 p, g = params[here], grads[here]
                 if shrink is not None:
                     g = g * shrink
-                if decay and optimizer.decoupled:
-                    p *= 1.0 - rate * decay
-                elif decay:
-                    g = g + decay * p
+                if decayed and optimizer.decoupled:
+                    p *= 1.0 - rate * decayed
+                elif decayed:
+                    g = g + decayed * p
                 optimizer.rule(xp, p, g, {name: s[here] for name, s in state.items()}, hyper)
         if working is not None:
             working[...] = params
