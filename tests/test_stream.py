@@ -566,9 +566,9 @@ def test_a_stream_in_order_fits_an_estimator_as_its_arrays_do() -> None:
 
 
 @pytest.mark.parametrize(("options", "fit", "match"), [
-    ({"solver": "lbfgs"}, {}, "lbfgs"), ({"class_weight": "balanced"}, {}, "class_weight"),
-    ({}, {"y": Y}, "does not go with y"), ({"scoring": "f1"}, {}, "scoring"),
-    ({}, {"sample_weight": np.ones(N)}, "sample_weight"), ({}, {"X_val": X, "y_val": Y}, "X_val must be a Stream"),
+    ({"class_weight": "balanced"}, {}, "class_weight"), ({"categorical_features": [0]}, {}, "categorical_features"),
+    ({}, {"y": Y}, "does not go with y"), ({}, {"sample_weight": np.ones(N)}, "sample_weight"),
+    ({}, {"X_val": X, "y_val": Y}, "X_val must be a data set"),
 ])
 def test_what_does_not_go_with_a_stream_is_said(options: Any, fit: Any, match: str) -> None:
     pytest.importorskip("sklearn")

@@ -9,6 +9,7 @@ import numpy as np
 
 from .backend import Array, Backend, host
 from .data.arrays import Rows, moved, stored
+from .errors import DataError
 from .layers import Tape, forward
 from .losses import Loss
 from .metrics import Metric
@@ -71,5 +72,7 @@ def evaluate(network: Network, parts: Iterable[Rows], loss: Loss, metrics: Seque
             target, prediction = np.array(host(part.y)), np.array(backend.to_host(loss.link(xp, z)))
             for score in scores:
                 score.add(target, prediction, weight)
+    if not total_weight:
+        raise DataError("the weight is zero for every row: there is no mean")
     return {"loss": total / total_weight,
             **{metric.name: score.value() for metric, score in zip(metrics, scores, strict=True)}}

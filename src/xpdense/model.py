@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from .metrics import Metric, as_metrics, check_metrics
 from .network import Network, declared_by
 from .ops import check_choice
 from .optimizers import Optimizer, as_optimizer
-from .spec import Spec
 from .training import Loop
 
 ASK_THE_DOCTOR = "fit(..., doctor=True) looks for the cause."
@@ -176,15 +174,15 @@ class DenseNetwork(Network):
         spec = self.spec(loss, place)
         with place.active():
             training = as_dataset(x, y, sample_weight)
-            held_out = self._validation(validation, spec)
+            held_out = self._validation(validation)
             if held_out is None and validation is not None:
                 training, held_out = training.split(validation, seed=self.seed)  # type: ignore[arg-type]
             check_memory(self, optimizer, min(batch_size, training.rows), place)
+            evaluated = None if held_out is None else held_out.feed(spec, batch_size, self.seed, False)
             feed = training.feed(spec, batch_size, self.seed, shuffle)
             if feed.once and epochs != 1:
                 raise ParameterError("a generator can be read once: pass a function that makes it, or epochs=1")
-            measured = feed.parts if held_out is None else partial(held_out.parts, spec)
-            check_metrics(metrics, loss, self.outputs, measured)
+            check_metrics(metrics, loss, self.outputs, (evaluated or feed).parts)
             epochs = epochs or default_epochs(len(feed))
             identity, state = dict[str, Any](), None
             if resume is not None or any(isinstance(callback, Checkpoint) for callback in callbacks):
@@ -193,7 +191,7 @@ class DenseNetwork(Network):
             self.to(place)  # nothing is refused from here on
             self.loss, self.preprocessing = loss, training.preprocessing or self.preprocessing
             with self._staying(), np.errstate(all="ignore"):  # a loss that is not finite is an error of its own
-                return Loop(self, feed, loss=loss, optimizer=optimizer, epochs=epochs, validation=held_out, spec=spec,
+                return Loop(self, feed, loss=loss, optimizer=optimizer, epochs=epochs, validation=evaluated,
                             metrics=metrics, callbacks=callbacks, identity=identity).train(state)
 
     def _callbacks(self, given: Any, progress: bool, doctor: bool, resume: str | Path | None) -> list[Callback]:
@@ -208,11 +206,10 @@ class DenseNetwork(Network):
                 callback.check(None if resume is None else Path(resume))
         return callbacks
 
-    def _validation(self, given: Any, spec: Spec) -> Dataset | None:
+    def _validation(self, given: Any) -> Dataset | None:
         """The data set of (x, y) or (x, y, sample_weight), or the one that is given; None for a fraction."""
         if is_dataset(given):
             dataset: Dataset = given
-            dataset.parts(spec)  # checks what it can
             return dataset
         if not isinstance(given, (tuple, list)):
             return None
@@ -220,9 +217,7 @@ class DenseNetwork(Network):
             raise ParameterError(f"validation must be a fraction, (x, y) or (x, y, sample_weight), got a "
                                  f"{type(given).__name__} of {len(given)}")
         x, y, *weight = given
-        arrays = ArrayDataset(x, y, weight[0] if weight else None, "validation ")
-        arrays.prepare(spec)
-        return arrays
+        return ArrayDataset(x, y, weight[0] if weight else None, "validation ")
 
     @contextlib.contextmanager
     def _staying(self) -> Iterator[None]:

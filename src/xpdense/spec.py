@@ -10,7 +10,7 @@ from .backend import Backend
 from .losses import Loss
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Spec:
     """What a network takes, and where.
 

@@ -17,7 +17,6 @@ from .backend import Array
 from .callbacks import Callback, Position, Run
 from .comm import Comm, Solo
 from .data.arrays import Rows
-from .data.dataset import Dataset
 from .data.feeding import Feed, Window
 from .errors import MemoryLimitError, ModelFileError, is_out_of_memory, real
 from .history import History
@@ -29,7 +28,6 @@ from .ops import Memory
 from .optimizers import Optimizer, OptimizerState
 from .replay import Replay
 from .rollback import Rollback
-from .spec import Spec
 from .step import TrainStep
 
 _BURST = 32  # steps after which losses are read from the device, and callbacks see weights and position together
@@ -47,7 +45,7 @@ class Loop:
     loss : Loss
     optimizer : Optimizer
     epochs : int
-    validation : Dataset, optional
+    validation : Feed, optional
         Rows that are evaluated after each epoch.
     metrics : sequence of Metric
         Measured after each epoch, on the validation rows if there are any, else on the training rows.
@@ -60,8 +58,6 @@ class Loop:
         That of an earlier training, to which this one adds.
     identity : mapping, optional
         What another training must have in common to continue this one; see `checkpointing.identify`.
-    spec : Spec, optional
-        That by which the validation rows have been prepared.
 
     Examples
     --------
@@ -75,12 +71,11 @@ class Loop:
     """
 
     def __init__(self, network: Network, feed: Feed, *, loss: Loss, optimizer: Optimizer, epochs: int,
-                 validation: Dataset | None = None, metrics: Sequence[Metric] = (),
+                 validation: Feed | None = None, metrics: Sequence[Metric] = (),
                  callbacks: Sequence[Callback] = (), comm: Comm | None = None, state: OptimizerState | None = None,
-                 history: History | None = None, identity: Mapping[str, Any] | None = None,
-                 spec: Spec | None = None) -> None:
+                 history: History | None = None, identity: Mapping[str, Any] | None = None) -> None:
         self.network, self.feed, self.validation = network, feed, validation
-        self.metrics, self.callbacks, self.spec = metrics, callbacks, spec or network.spec(loss)
+        self.metrics, self.callbacks = metrics, callbacks
         self.state = state or optimizer.begin(network.arena)
         self.train_step = TrainStep(network, loss, self.state, comm or Solo())
         self.run = Run(network, loss, optimizer, feed, History() if history is None else history, epochs,
@@ -152,7 +147,7 @@ class Loop:
             self._window(window, begin)
         values, seconds = {"loss": position.total / position.total_weight}, time.perf_counter() - begin
         if self.validation is not None or self.metrics:
-            parts = feed.parts() if self.validation is None else self.validation.parts(self.spec)
+            parts = (feed if self.validation is None else self.validation).parts()
             scores = evaluate(self.network, parts, self.train_step.loss, self.metrics)
             values |= {self.prefix + name: value for name, value in scores.items()} | values
         run.history.append(**values, learning_rate=position.last_rate, seconds=seconds,

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from .feeding import Batches as Batches
     from .feeding import Feed as Feed
     from .feeding import InMemory as InMemory
+    from .feeding import Window as Window
     from .stream import Stream as Stream
     from .stream import open as open
 
 _PLACES = {"open": "stream", "Stream": "stream", "Dataset": "dataset", "ArrayDataset": "dataset",
            "as_dataset": "dataset", "Rows": "arrays", "prepared": "arrays", "Feed": "feeding", "InMemory": "feeding",
-           "Batches": "feeding"}
+           "Batches": "feeding", "Window": "feeding"}
 __all__ = list(_PLACES)
 
 

@@ -191,9 +191,10 @@ class Rows:
 
     def digest(self) -> str:
         """A checksum of features, targets and weights."""
-        kinds = [(tuple(a.shape), str(a.dtype).rpartition(".")[2]) for a in (self.x, self.y)]  # on whatever backend
+        arrays = [array for array in (self.x, self.y, self.weight) if array is not None]
+        kinds = [(tuple(a.shape), str(a.dtype).rpartition(".")[2]) for a in arrays[:2]]  # on whatever backend
         value = zlib.crc32(repr(kinds).encode())
-        for array in (self.x, self.y, *(() if self.weight is None else (self.weight,))):
+        for array in arrays:
             for start in range(0, self.count, 2**16):
                 part = np.ascontiguousarray(host(array[start : min(start + 2**16, self.count), ...]))
                 value = zlib.crc32(part.data.cast("B"), value)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..backend import Backend, backend_of
+from ..backend import Backend, backend_of, host
 from ..errors import ParameterError
 from ..spec import Spec
 from .arrays import Rows, as_array, features, labelled, prepared, shaped, split
@@ -99,6 +99,8 @@ class ArrayDataset:
         What messages call the data set, such as "validation ".
     x_name : str
         What messages call the features.
+    preprocessing : Preprocessing, optional
+        The encoders by which the arrays were made from a table.
 
     Examples
     --------
@@ -107,12 +109,13 @@ class ArrayDataset:
     (8, 2, 10)
     """
 
-    def __init__(self, x: Any, y: Any = None, sample_weight: Any = None, what: str = "", x_name: str = "x") -> None:
+    def __init__(self, x: Any, y: Any = None, sample_weight: Any = None, what: str = "", x_name: str = "x",
+                 preprocessing: Preprocessing | None = None) -> None:
         self._given, self._what, self._x_name = (x, y, sample_weight), what, f"{what}{x_name}"
         self._whole: ArrayDataset = self  # of which these are some of the rows
         self._numbers: np.ndarray | None = None
         self._prepared: tuple[Spec, Rows] | None = None
-        self.preprocessing: Preprocessing | None = None
+        self.preprocessing = preprocessing
 
     @property
     def x(self) -> Any:
@@ -120,16 +123,19 @@ class ArrayDataset:
         return self._given[0]
 
     @property
-    def _array(self) -> Any:
-        return self.x if isinstance(self.x, SparseRows) else as_array(self.x, self._x_name)[0]
+    def _shape(self) -> tuple[int, int]:
+        array = self.x if isinstance(self.x, SparseRows) else as_array(self.x, self._x_name)[0]
+        if array.ndim != 2:
+            shaped(self.x, -1, self._x_name)  # says what is wrong
+        return int(array.shape[0]), int(array.shape[1])
 
     @property
     def rows(self) -> int:
-        return int(self._array.shape[0]) if self._numbers is None else len(self._numbers)
+        return self._shape[0] if self._numbers is None else len(self._numbers)
 
     @property
     def inputs(self) -> int:
-        return int(self._array.shape[1])
+        return self._shape[1]
 
     def split(self, validation: float, *, seed: int) -> tuple[ArrayDataset, ArrayDataset]:
         """Two data sets of rows drawn at random, of which the second holds this fraction of them."""
@@ -138,7 +144,7 @@ class ArrayDataset:
 
     def some(self, numbers: np.ndarray) -> ArrayDataset:
         """Some of the rows, by number."""
-        part = ArrayDataset(*self._given, self._what)
+        part = ArrayDataset(*self._given, self._what, preprocessing=self.preprocessing)
         part._whole, part._numbers = self._whole, numbers if self._numbers is None else self._numbers[numbers]
         return part
 
@@ -149,7 +155,7 @@ class ArrayDataset:
         ------
         ShapeError, ArrayTypeError, NonFiniteDataError, DataError, TargetError
         """
-        if self._prepared is None or self._prepared[0] is not spec:
+        if self._prepared is None or self._prepared[0] != spec:
             if self._numbers is None:
                 rows = prepared(*self._given, spec, self._what)
             else:
@@ -159,7 +165,8 @@ class ArrayDataset:
 
     def parts(self, spec: Spec) -> Iterator[Rows]:
         x, y, weight = self._given
-        if self._prepared is not None or self._numbers is not None or isinstance(x, SparseRows):
+        ready = self._prepared is not None and self._prepared[0] == spec
+        if ready or self._numbers is not None or isinstance(x, SparseRows):
             return iter([self.prepare(spec)])
         x, _ = shaped(x, spec.inputs, self._x_name)
         rows = labelled(x, y, weight, spec, self._what)
@@ -171,8 +178,13 @@ class ArrayDataset:
         return InMemory(rows, Batches(rows.count, batch_size, seed, shuffle))
 
     def digest(self) -> str:
-        assert self._prepared is not None, "feed or prepare comes first"
-        return self._prepared[1].digest()
+        """A checksum of the rows, as they were prepared last, or as they were given."""
+        found = self._whole._prepared
+        if found is not None:
+            return self.prepare(found[0]).digest()
+        x, y, weight = (None if array is None else host(array) for array in self._given)
+        rows = Rows(x, y, weight)
+        return (rows if self._numbers is None else rows.some(self._numbers)).digest()
 
 
 def as_dataset(x: Any, y: Any = None, sample_weight: Any = None, what: str = "") -> Dataset:

@@ -26,7 +26,7 @@ from ..backend import Array, Backend, host, resolve
 from ..callbacks import Callback
 from ..data.arrays import Rows, moved, stored
 from ..data.dataset import ArrayDataset, Dataset, first_rows, is_dataset
-from ..data.feeding import Batches, InMemory
+from ..data.feeding import Batches, Feed, InMemory
 from ..errors import BackendError, DivergenceError, ParameterError, ShapeError, boolean, warn_user
 from ..history import History
 from ..losses import Loss
@@ -184,7 +184,7 @@ class BaseMLP(CallbackSupportMixin):
         raise NotImplementedError
 
     def _reporter(self, parts: Iterable[Rows]) -> Callable[[float], float]:
-        """What converts the loss that is minimised to the one that is reported, as scikit-learn does, for these rows."""
+        """Convert the loss that is minimised to the one that scikit-learn reports, for the rows of these parts."""
         return float
 
     # --- fit ---------------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ class BaseMLP(CallbackSupportMixin):
             callbacks.append(Doctor())
         try:
             with np.errstate(all="ignore"):
-                Loop(network, plan.feed, loss=self._loss, optimizer=state.optimizer, epochs=epochs, spec=plan.spec,
+                Loop(network, plan.feed, loss=self._loss, optimizer=state.optimizer, epochs=epochs,
                      validation=plan.validation, callbacks=callbacks, state=state, history=self.history_).train()
         except KeyboardInterrupt:
             warn_user("Training interrupted by user.")
@@ -468,7 +468,6 @@ class BaseMLP(CallbackSupportMixin):
             x, y = checked(self, X_val, y_val, reset=False)
             target, _ = self._encode(y, False, True, None, validation=True)
             held = ArrayDataset(as_rows(x, spec.dtype), target, _sample_weight(weight, x), "validation ")
-            held.prepare(spec)
             return data, held, call.validation
         if not self.early_stopping or self.solver == "lbfgs":
             return data, None, ()
@@ -484,13 +483,14 @@ class BaseMLP(CallbackSupportMixin):
     def _with_validation(self, plan: FitPlan, held: Dataset, spec: Spec,
                          given: Callable[[], tuple[Any, ...]]) -> FitPlan:
         """A plan with validation rows; `given()` are X, y and weights for a scorer of scikit-learn's."""
-        return replace(plan, validation=held, spec=spec, report_validation=self._reporter(held.parts(spec)),
-                       score=self._score_by(held, spec, given))
+        rows = held.feed(spec, 1, 0, False)
+        return replace(plan, validation=rows, report_validation=self._reporter(rows.parts()),
+                       score=self._score_by(rows, given))
 
-    def _score_by(self, held: Dataset, spec: Spec, given: Callable[[], tuple[Any, ...]]) -> Callable[[], float]:
+    def _score_by(self, rows: Feed, given: Callable[[], tuple[Any, ...]]) -> Callable[[], float]:
         """The function that gives the score on validation rows."""
         if self.scoring is None:
-            return lambda: self._own_score(held, spec)
+            return lambda: self._own_score(rows)
         if self.scoring == "loss":
             return lambda: -self.history_["validation_loss"][-1]
         scorer, validation = check_scoring(self, self.scoring), given()
@@ -502,12 +502,12 @@ class BaseMLP(CallbackSupportMixin):
         weights = {"sample_weight": weight} if weight is not None and weighs else {}
         return lambda: float(scorer(self, X_val, y_val, **weights))
 
-    def _own_score(self, held: Dataset, spec: Spec) -> float:
+    def _own_score(self, held: Feed) -> float:
         """The estimator's own score on validation rows."""
         network = self._network
         xp, z, ys, weights = network.ops.xp, list[Array](), list[Array](), list[Array]()
         with network.backend.active(), np.errstate(all="ignore"):
-            for part, logits in inference.logits(network, held.parts(spec)):
+            for part, logits in inference.logits(network, held.parts()):
                 z.append(xp.asarray(logits, copy=True))
                 ys.append(stored(part.y, network.backend))
                 weights += [] if part.weight is None else [stored(part.weight, network.backend)]
@@ -523,8 +523,8 @@ class BaseMLP(CallbackSupportMixin):
             tasks.begin()
             self.history_.append(loss=value)
             note_loss(self, plan.report(value))
-            if plan.validation is not None and plan.spec is not None and plan.score is not None:
-                measured = inference.evaluate(network, plan.validation.parts(plan.spec), self._loss, ())["loss"]
+            if plan.validation is not None and plan.score is not None:
+                measured = inference.evaluate(network, plan.validation.parts(), self._loss, ())["loss"]
                 self.history_.note(validation_loss=plan.report_validation(measured))
                 note_score(self, plan.score())
             return tasks.end(network)

@@ -12,14 +12,12 @@ import numpy as np
 
 from ..activations import Activation, as_activation
 from ..data.arrays import Rows
-from ..data.dataset import Dataset
 from ..data.feeding import Feed
 from ..errors import ParameterError
 from ..layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
 from ..losses import Loss
 from ..network import Network, named_layers
 from ..optimizers import Optimizer
-from ..spec import Spec
 
 NORMS = {"batch": BatchNorm, "layer": LayerNorm}
 _SCIKIT = ("identity", "sigmoid", "tanh", "relu")  # for these initial weights are drawn as scikit-learn does
@@ -87,9 +85,7 @@ class FitPlan:
         The L2 penalty on the sum of a batch's losses.
     report, report_validation : callable
         Convert the loss that is minimised to the one that is reported, for the training and the validation rows.
-    validation : Dataset or None
-    spec : Spec or None
-        That by which the validation rows are prepared.
+    validation : Feed or None
     score : callable or None
         Gives the score of the network as it is, on the validation rows.
     """
@@ -99,8 +95,7 @@ class FitPlan:
     penalty: float
     report: Callable[[float], float]
     report_validation: Callable[[float], float] = float
-    validation: Dataset | None = None
-    spec: Spec | None = None
+    validation: Feed | None = None
     score: Callable[[], float] | None = None
 
 

@@ -223,7 +223,7 @@ class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
         numbers = None if labels is None else self._numbers_of(labels)
 
         def encode(y: Any) -> Array:
-            values = host(y)
+            values = host(y).reshape(-1)
             codes = self._numbers_of(values) if numbers is None else numbers[values]
             if codes.min(initial=0) < 0:
                 self._refuse(np.unique(values if labels is None else labels[values]))

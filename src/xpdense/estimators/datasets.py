@@ -39,18 +39,16 @@ def survey(data: Dataset, with_labels: bool) -> Survey:
     ------
     TargetError, DataError
     """
-    spec, labels = _as_given(data), known_labels(data)
+    spec, known = _as_given(data), known_labels(data)
     first = first_rows(data, spec)
-    once = getattr(data, "readable_once", False)
-    labels = np.unique(labels) if with_labels and labels is not None else None
-    if not (with_labels and labels is None and first.y.ndim == 1) and (first.weight is None or once):
-        return Survey(first.y, labels, None)
+    labels = np.unique(known) if with_labels and known is not None else None
+    unknown = with_labels and known is None and first.y.size == len(first.y)
+    weighted = first.weight is not None and not getattr(data, "readable_once", False)
     total, found = 0.0, list[np.ndarray]()
-    for part in data.parts(spec):
+    for part in data.parts(spec) if unknown or weighted else ():
         total += 0.0 if part.weight is None else float(part.weight.sum())
-        if with_labels and labels is None:
-            found = [np.unique(np.concatenate([*found, np.unique(part.y)]))]
-    return Survey(first.y, found[0] if found else labels, total or None)
+        found = [np.unique(np.concatenate([*found, np.unique(part.y)]))] if unknown else []
+    return Survey(first.y, found[0] if found else labels, total if weighted else None)
 
 
 def known_labels(data: Dataset) -> np.ndarray | None:
