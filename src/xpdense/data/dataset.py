@@ -139,8 +139,9 @@ class ArrayDataset:
         return InMemory(rows, Batches(rows.count, batch_size, seed, shuffle))
 
     def digest(self) -> str:
-        assert self._prepared is not None, "feed or prepare comes first"
-        return self._prepared[1].digest()
+        whole = self._whole._prepared
+        assert whole is not None, "the rows are not prepared yet: feed or prepare comes first"
+        return self.prepare(whole[0]).digest()
 
 
 def as_dataset(x: Any, y: Any = None, sample_weight: Any = None, what: str = "") -> Dataset:
