@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from .backend import Backend
 from .losses import Loss
@@ -24,7 +26,11 @@ class Spec:
     part_rows : int
         The most rows that the network should be given at once outside training.
     loss : Loss or None
-        None where targets are not needed.
+        It checks the targets; None where they are not needed, or are not to be checked.
+    encode : callable, optional
+        What the targets of each part are passed through before the loss checks them: an estimator turns labels into
+        class numbers. Without a loss its results, of any type, are the targets of the rows, whose weights then are
+        as they were given.
 
     Examples
     --------
@@ -41,3 +47,9 @@ class Spec:
     backend: Backend
     part_rows: int
     loss: Loss | None = None
+    encode: Callable[[Any], Any] | None = None
+
+    @property
+    def wants_targets(self) -> bool:
+        """Whether rows need targets, and not their features only."""
+        return self.loss is not None or self.encode is not None

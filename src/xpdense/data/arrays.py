@@ -15,6 +15,7 @@ from ..errors import (
     ArrayTypeError,
     DataError,
     NonFiniteDataError,
+    ParameterError,
     ShapeError,
     real,
 )
@@ -110,9 +111,11 @@ def stored(array: Array, backend: Backend) -> Array:
 
 
 def targets(y: Any, rows: int, spec: Spec, target: Backend, what: str = "y") -> Array:
-    """Targets as the loss takes them: (n, outputs) in the network's dtype, or (n,) class numbers in int64."""
-    loss = spec.loss
-    assert loss is not None
+    """Targets as the loss takes them: (n, outputs) in the network's dtype, or (n,) class numbers in int64; without a
+    loss, what `spec.encode` returns."""
+    y, loss = y if spec.encode is None else spec.encode(y), spec.loss
+    if loss is None:
+        return y
     y, backend = as_array(y, what)
     xp = backend.xp
     if y.ndim == 0 or y.shape[0] != rows:
@@ -126,8 +129,19 @@ def targets(y: Any, rows: int, spec: Spec, target: Backend, what: str = "y") -> 
         return moved(y, backend, target)
 
 
-def weights(sample_weight: Any, rows: int, dtype: str, target: Backend, what: str = "sample_weight") -> Array | None:
-    """Weights (n,): finite, not negative, not all zero; None stays None."""
+def weights(sample_weight: Any, rows: int, spec: Spec, target: Backend, what: str = "sample_weight",
+            largest: float | None = None) -> Array | None:
+    """Weights (n,): finite, not negative, scaled so that the largest is below 1; None stays None.
+
+    `largest` is the largest weight of the data set that these rows are a part of; by default they are all of it.
+    Without a loss the weights stay as they are.
+
+    Raises
+    ------
+    ShapeError, ArrayTypeError, NonFiniteDataError
+    DataError
+        One is negative, or all of the data set are zero.
+    """
     if sample_weight is None:
         return None
     w, backend = as_array(sample_weight, what)
@@ -135,13 +149,16 @@ def weights(sample_weight: Any, rows: int, dtype: str, target: Backend, what: st
         raise ShapeError(f"{what} must have shape ({rows},), one weight a row, got {tuple(w.shape)}")
     xp = backend.xp
     with backend.active():
-        w = finite(finite(w, backend, what, dtype), backend, what, "float64")
+        w = finite(finite(w, backend, what, spec.dtype), backend, what, "float64")
         if bool(xp.any(w < 0)):
             raise DataError(f"{what} must not be negative, got {float(xp.min(w)):g}")
-        if not bool(xp.any(w > 0)):
+        if spec.loss is None:
+            return w
+        largest = float(xp.max(w)) if largest is None else largest
+        if not largest:
             raise DataError(f"{what} is zero for every row: nothing would be learnt")
         # Only their ratios matter: a power of two, which changes no digit, keeps their sum within the range.
-        return moved(finite(w * 2.0 ** -math.frexp(float(xp.max(w)))[1], backend, what, dtype), backend, target)
+        return moved(finite(w * 2.0 ** -math.frexp(largest)[1], backend, what, spec.dtype), backend, target)
 
 
 def moved(array: Array, source: Backend, target: Backend) -> Array:
@@ -154,7 +171,7 @@ class Rows:
     """Features, targets and weights of the same rows, on one backend."""
 
     x: Array  # (n, inputs)
-    y: Array  # (n, outputs) or (n,)
+    y: Array  # (n, outputs) or (n,); None for features alone
     weight: Array | None  # (n,)
     on_host: bool = False  # NumPy arrays of a network on a device whose memory they would fill, or sparse features
 
@@ -221,8 +238,12 @@ def prepared(x: Any, y: Any, sample_weight: Any, spec: Spec, what: str = "") -> 
 def labelled(x: Array, y: Any, sample_weight: Any, spec: Spec, what: str = "", target: Backend | None = None) -> Rows:
     """Rows of features as they are, with checked targets and weights, on the network's backend or on `target`."""
     n, place = int(x.shape[0]), target or spec.backend
+    if not spec.wants_targets:
+        return Rows(x, None, None, place.name != spec.backend.name)
+    if y is None:
+        raise ParameterError(f"{what}y is missing: the features alone are not enough here")
     y = targets(y, n, spec, place, f"{what}y")
-    weight = weights(sample_weight, n, spec.dtype, place, f"{what}sample_weight")
+    weight = weights(sample_weight, n, spec, place, f"{what}sample_weight")
     return Rows(x, y, weight, place.name != spec.backend.name)
 
 

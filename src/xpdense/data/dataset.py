@@ -25,6 +25,38 @@ class Dataset(Protocol):
         How many rows there are, and the features of each.
     preprocessing : Preprocessing or None
         What a network that is trained on these rows needs to predict for other tables.
+
+    Two more members are optional: `readable_once`, True if a second pass over the rows is impossible, and
+    `first(spec)`, rows from the beginning that a later pass still gets, by default those of the first part.
+
+    Examples
+    --------
+    A data set of one's own that makes its rows when they are needed; `prepared` checks them:
+
+    >>> from xpdense.data import ArrayDataset, Batches, InMemory, prepared
+    >>> class Multiples:
+    ...     rows, inputs, preprocessing = 100, 1, None
+    ...
+    ...     def _rows(self, spec):
+    ...         x = np.arange(100.0)[:, None]
+    ...         return prepared(x, 3.0 * x, None, spec)
+    ...
+    ...     def split(self, validation, *, seed):
+    ...         x = np.arange(100.0)[:, None]
+    ...         return ArrayDataset(x, 3.0 * x).split(validation, seed=seed)
+    ...
+    ...     def parts(self, spec):
+    ...         return self._rows(spec).parts(32)
+    ...
+    ...     def feed(self, spec, batch_size, seed, shuffle):
+    ...         return InMemory(self._rows(spec), Batches(100, batch_size, seed, shuffle))
+    ...
+    ...     def digest(self):
+    ...         return "multiples of 3"
+    >>> import xpdense as xd
+    >>> net = xd.DenseNetwork([xd.Dense(1)], inputs=1)
+    >>> net.evaluate(Multiples(), loss="squared_error")["loss"] > 0.0
+    True
     """
 
     @property
@@ -130,7 +162,7 @@ class ArrayDataset:
         if self._prepared is not None or self._numbers is not None or isinstance(x, SparseRows):
             return iter([self.prepare(spec)])
         x, _ = shaped(x, spec.inputs, self._x_name)
-        rows = Rows(x, None, None) if spec.loss is None else labelled(x, y, weight, spec, self._what)
+        rows = labelled(x, y, weight, spec, self._what)
         return (Rows(features(part.x, spec, self._x_name), part.y, part.weight)
                 for part in rows.parts(spec.part_rows))
 
@@ -170,6 +202,15 @@ def is_dataset(x: Any) -> bool:
     return all(callable(getattr(type(x), name, None)) for name in ("split", "parts", "feed", "digest"))
 
 
+def first_rows(data: Dataset, spec: Spec) -> Rows:
+    """Rows from the beginning of a data set, which a later pass still gets."""
+    first = getattr(data, "first", None)
+    rows: Rows = next(iter(data.parts(spec))) if first is None else first(spec)
+    return rows
+
+
 def place_of(x: Any) -> Backend | None:
-    """The backend of an array; None for a data set, and for other objects, which NumPy converts."""
-    return None if is_dataset(x) else backend_of(x)
+    """The backend of an array, or of those of an ArrayDataset; None for other data sets, and for other objects, which
+    NumPy converts."""
+    x = x.x if isinstance(x, ArrayDataset) else x
+    return None if is_dataset(x) or isinstance(x, SparseRows) else backend_of(x)

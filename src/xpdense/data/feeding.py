@@ -155,7 +155,7 @@ class StreamFeed(Feed):
         item = np.dtype(spec.storage if spec.storage != "bfloat16" else "float16").itemsize
         row = sum(array[:1].nbytes for array in first if array is not None)
         self._whole = stream.window is None and self.count * row <= _WHOLE
-        self.once = stream.source.readable_once and not self._whole
+        self.once = stream.readable_once and not self._whole
         shuffled = max(_WINDOW // row, min(_ROWS, 16 * _WINDOW // row))
         self._window = self._batches(stream.window or (self.count if self._whole else shuffled))
         self._piece = min(self._batches(_PIECE // (spec.inputs * item)), self._window)
@@ -248,7 +248,7 @@ class StreamFeed(Feed):
             while self._whole:
                 epoch += 1
                 yield epoch, 0, self.count
-            if self.stream.source.readable_once:
+            if self.stream.readable_once:
                 return
             epoch, number = epoch + 1, 0
 

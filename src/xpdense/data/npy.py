@@ -13,7 +13,7 @@ import numpy as np
 
 from ..backend import resolve
 from ..errors import ArrayTypeError, FileFormatError, ShapeError, require
-from .sources import CHUNK, GROUP, Group, Source, UnchangedFile
+from .sources import CHUNK, GROUP, TARGETS_ONLY, Group, Source, UnchangedFile
 
 
 def read_npz(path: Path, columns: Sequence[str] | None = None, target: str = "y", needs_target: bool = True) -> Any:
@@ -111,7 +111,7 @@ class ArraySource(Source):
         for start in range(group.place, group.place + group.rows, most):
             stop = min(start + most, group.place + group.rows)
             y = None if self._y is None else np.asarray(self._y[start:stop])
-            yield np.asarray(self._x[start:stop]), y, None
+            yield np.empty((stop - start, 0)) if TARGETS_ONLY in columns else np.asarray(self._x[start:stop]), y, None
 
     def _content(self) -> str:
         found = []

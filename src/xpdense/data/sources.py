@@ -20,6 +20,7 @@ from ..errors import DataError, FileFormatError, ParameterError, XpdenseError
 
 CHUNK = 8192  # rows that are decoded at once
 GROUP = 2 * CHUNK  # rows of a group, in files that have no groups of their own
+TARGETS_ONLY = "y"  # in place of columns, for arrays: features may be left out, as an array (n, 0)
 
 
 @dataclass

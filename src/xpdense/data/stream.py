@@ -1,14 +1,13 @@
 """Data that need not fit into memory: rows that are read when they are needed, and read again in every epoch.
 
 An epoch reads groups of rows in an order drawn from the seed, fills windows with them, and shuffles the rows of each
-(`windows`). What features are made of is learnt in one pass, and shared by the parts of a stream.
+(`feeding`). What features are made of is learnt in one pass, and shared by the parts of a stream.
 """
 
 from __future__ import annotations
 
-import copy
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from ..errors import (
     require,
 )
 from ..spec import Spec
-from .arrays import Rows, as_array, features, finite, labelled
+from .arrays import Rows, as_array, features, targets, weights
 from .columns import numbers_of
 from .csv import SEPARATORS, CsvSource
 from .datasets import TARGET_NAMES
@@ -39,14 +38,14 @@ from .npy import ArraySource
 from .parquet import SUFFIXES, ArrowSource, lean_arrow
 from .prefetch import prefetched
 from .preprocessing import Preprocessing
-from .sources import BatchSource, Group, Source, errors_located_at, suffix_of
+from .sources import TARGETS_ONLY, BatchSource, Group, Source, errors_located_at, suffix_of
 from .table import ColumnStatistics, TableEncoder
 from .target import TargetEncoder, TargetStatistics, as_task
 
 _PART = 2**22  # bytes of features that are handed over at once
 
-#: Rows as a window holds them: (n, numbers), (n, categories) or None, targets, weights or None.
-_Compact = tuple[np.ndarray, np.ndarray | None, np.ndarray, np.ndarray | None]
+#: Rows as a window holds them: (n, numbers), (n, categories) or None, targets or None, weights or None.
+_Compact = tuple[np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 
 def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = None, weight: str | None = None,
@@ -220,7 +219,7 @@ class _Knowledge:
     kinds: dict[str, str]
     encoder: TableEncoder | None = None
     goal: TargetEncoder | None = None
-    counts: dict[Any, int] | None = None  # rows by label
+    counts: dict[Any, int] | None = None  # training rows by label
     scale: tuple[float, float] = (0.0, 1.0)  # mean and standard deviation of a target that is a number
 
     def take(self, like: Any) -> None:
@@ -254,7 +253,7 @@ class _Knowledge:
         assert part.counts
         kind = "" if self.target is None or source.columns is None else source.columns[self.target]
         kind = {"number": "floating", "text": "string"}.get(kind, kind)
-        target = TargetStatistics(self.target, kind) if self.target else None
+        target, known = (TargetStatistics(self.target, kind) if self.target else None for _ in range(2))
         wanted = [*self.names, *([self.target] if self.target else [])]
         for group in source.groups:
             kept = part.kept(group)
@@ -267,11 +266,18 @@ class _Knowledge:
                         frame = frame[mask]
                     for column in statistics:
                         column.add(frame[column.name])
-                    if target is not None and target.numeric:
+                    if known is not None:
+                        known.add(frame[self.target])
+                    if known is not None and known.numeric:
                         scale.add(frame[self.target])
         self.encoder = TableEncoder.from_statistics(statistics)
-        if target is not None:
-            self.goal, self.counts, self.scale = target.encoder(self.task), target.counts, scale.moments()
+        if target is not None and known is not None:
+            goal = target.encoder(self.task)
+            if len(known.counts) == 1:
+                raise TargetError(f"the {known.rows:,} training rows have one value of {self.target!r} only: there is "
+                                  f"nothing to learn. Hold out fewer rows")
+            self.goal, self.scale = goal, scale.moments()
+            self.counts = {label: known.counts.get(label, 0) for label in goal.classes}
 
     def frame(self, chunk: Any) -> Any:
         """A chunk's columns as a data frame."""
@@ -286,7 +292,7 @@ def _masked(source: Source, group: Group, columns: Sequence[str],
     """The chunks of a group, each with the part of `kept` (rows,) that is about it."""
     start = 0
     for chunk in source.read(group, columns):
-        end = start + (len(chunk[0]) if isinstance(chunk, tuple) else len(chunk))
+        end = start + _count(chunk)
         yield chunk, None if kept is None else kept[start:end]
         start = end
 
@@ -317,8 +323,8 @@ class Stream:
 
     def __init__(self, knowledge: _Knowledge, share: tuple[float, float], seed: int, window: int | None) -> None:
         self._knowledge, self._share, self._seed, self.window = knowledge, share, seed, window
-        self._map: Callable[[Any], Any] | None = None
         self._counts: list[int] | None = None
+        self._largest_weight: float | None = None
 
     # --- what is known -----------------------------------------------------------------------------------------
 
@@ -389,6 +395,11 @@ class Stream:
     def rows(self) -> int:
         return sum(self.counts)
 
+    @property
+    def readable_once(self) -> bool:
+        """Whether a second pass over the rows is impossible."""
+        return self.source.readable_once
+
     def split(self, validation: float = 0.1, test: float = 0.0, seed: int = 0) -> tuple[Stream, ...]:
         """Parts to train on and to hold out, drawn row by row: (training, validation), or with `test` a third one.
 
@@ -417,7 +428,7 @@ class Stream:
         xs, ys, count = list[np.ndarray](), list[np.ndarray](), 0
         self.learn()
         for chunk in self._chunks(range(len(self.counts))):
-            x, places, y, _ = self._raw(chunk, "float64")
+            (x, places), (y, _) = self._features(chunk[1], "float64"), self._targets(chunk[1])
             dense = np.asarray(host(x)) if places is None else np.empty((len(x), self.inputs))
             if places is not None:
                 self.expand(x, places, dense)
@@ -443,29 +454,6 @@ class Stream:
             return None
         return Preprocessing(self.encoder, self.goal, self.source.name)
 
-    def mapped(self, function: Callable[[Any], Any]) -> Stream:
-        """The same rows, each chunk of their targets changed by a function."""
-        other = copy.copy(self)
-        other._map = function
-        return other
-
-    def labels(self) -> np.ndarray:
-        """The different targets (k,) of arrays or batches, sorted, from one pass."""
-        found = np.array([])
-        for _, (_, y, _) in self._chunks(range(len(self.counts))):
-            if y is None:
-                raise TargetError("there is no target: give y")
-            values = np.unique(np.asarray(host(y)))
-            found = np.union1d(found, values) if len(found) else values
-        return found
-
-    def first_target(self) -> np.ndarray:
-        """The first targets of arrays or batches."""
-        y = _first(self.source)[1]
-        if y is None:
-            raise TargetError("there is no target: give y")
-        return y
-
     def targets(self) -> np.ndarray:
         """The target of every row, as `goal` encodes it: class numbers (n,), or values in their own units."""
         knowledge = self.learn()._knowledge
@@ -474,16 +462,9 @@ class Stream:
         found = [goal.encode(chunk[knowledge.target]) for _, chunk in self._chunks(range(len(self.counts)))]
         return np.concatenate(found)
 
-    def values(self) -> np.ndarray:
-        """The target of every row as it is: labels or values (n,), or (n, outputs) of arrays."""
-        if self.source.columns is None:
-            return np.concatenate([np.asarray(host(y)) for _, (_, y, _) in self._chunks(range(len(self.counts)))])
-        goal, found = self.goal, self.targets()
-        return np.array(goal.classes)[found] if goal is not None and goal.classes else found
-
     @property
     def target_counts(self) -> dict[Any, int]:
-        """How many rows of all parts have each label of the target."""
+        """How many training rows have each label of the target."""
         return self.learn()._knowledge.counts or {}
 
     @property
@@ -502,11 +483,15 @@ class Stream:
 
     # --- reading -----------------------------------------------------------------------------------------------
 
-    def _chunks(self, groups: Iterable[int], skip: int = 0) -> Iterator[Any]:
-        """The chunks of these groups, the part's rows of them only, without the first `skip` rows."""
+    def _chunks(self, groups: Iterable[int], skip: int = 0, features: bool = True) -> Iterator[Any]:
+        """The chunks of these groups, the part's rows of them only, without the first `skip` rows; without `features`,
+        only the columns of targets and weights where that saves reading."""
         knowledge, source, counts = self._knowledge, self.source, self.counts
-        extra = [knowledge.target, knowledge.weight] if source.columns is not None else []
-        wanted = [*knowledge.names, *(name for name in extra if name)] if source.columns is not None else []
+        wanted = [name for name in (knowledge.target, knowledge.weight) if name]
+        if source.columns is None:
+            wanted = [] if features else [TARGETS_ONLY]
+        elif features:
+            wanted = [*knowledge.names, *wanted]
         for number in groups:
             if skip >= counts[number]:
                 skip -= counts[number]
@@ -516,7 +501,7 @@ class Stream:
                 if mask is not None:
                     chunk = tuple(a if a is None else a[mask] for a in chunk) if isinstance(chunk, tuple) else \
                         chunk[mask]
-                count = len(chunk[0]) if isinstance(chunk, tuple) else len(chunk)
+                count = _count(chunk)
                 if skip:
                     cut, skip, count = min(skip, count), skip - min(skip, count), max(0, count - skip)
                     chunk = tuple(a if a is None else a[cut:] for a in chunk) if isinstance(chunk, tuple) else \
@@ -524,19 +509,58 @@ class Stream:
                 if count:
                     yield group.label, chunk
 
-    def _raw(self, chunk: tuple[str, Any], dtype: str) -> tuple[Any, np.ndarray | None, Any, Any]:
-        """Numbers, places of categories, targets and weights of a chunk's rows, as they are."""
-        knowledge, (_, values) = self._knowledge, chunk
-        encoder = knowledge.encoder
+    def _features(self, values: Any, dtype: str) -> tuple[Any, np.ndarray | None]:
+        """Numbers and places of categories of a chunk's rows."""
+        encoder = self._knowledge.encoder
         if isinstance(values, tuple):
-            x, y, weight = values
-            return x if encoder is None else encoder.compact(knowledge.frame(values), dtype)[0], None, y, weight
+            return values[0] if encoder is None else encoder.compact(self._knowledge.frame(values), dtype)[0], None
         assert encoder is not None
-        y = None
+        return encoder.compact(values, dtype)
+
+    def _targets(self, values: Any) -> tuple[Any, Any]:
+        """Targets and weights of a chunk's rows, each None if there are none."""
+        if isinstance(values, tuple):
+            return values[1:]
+        knowledge, y = self._knowledge, None
         if knowledge.target is not None and knowledge.goal is not None:
             y = knowledge.goal.scaled(knowledge.goal.encode(values[knowledge.target]))
-        weight = None if knowledge.weight is None else numbers_of(knowledge.weight, values[knowledge.weight])
-        return *encoder.compact(values, dtype), y, weight
+        return y, None if knowledge.weight is None else numbers_of(knowledge.weight, values[knowledge.weight])
+
+    def _labelled(self, values: Any, spec: Spec) -> tuple[np.ndarray, np.ndarray | None]:
+        """The same, checked and as a network and a loss take them, on the host."""
+        (y, weight), rows, place = self._targets(values), _count(values), resolve("numpy")
+        if y is None:
+            raise TargetError(_NO_TARGET)
+        y = targets(y, rows, spec, place)
+        if weight is not None and self._largest_weight is None:  # without a pass before this one, by its first rows
+            raw = weights(weight, rows, replace(spec, loss=None), place, "weight")
+            self._largest_weight = float(np.max(host(raw))) or 1.0
+        return y, weights(weight, rows, spec, place, "weight", self._largest_weight)
+
+    def check(self, spec: Spec) -> None:
+        """Read the targets and weights of all rows, so that an error in any of them is raised before a training.
+
+        A source that can be read once is not read.
+
+        Raises
+        ------
+        DataError, ShapeError, ArrayTypeError, TargetError
+            The file and the row group are named.
+        """
+        self._check(spec)
+        if self.readable_once:
+            return
+        self.learn()
+        largest, raw, place = list[float](), replace(spec, loss=None), resolve("numpy")
+        for label, values in self._chunks(range(len(self.counts)), features=False):
+            with errors_located_at(label):
+                y, weight = self._targets(values)
+                targets(y, _count(values), spec, place)
+                weight = weights(weight, _count(values), raw, place, "weight")
+                largest += [] if weight is None else [float(np.max(host(weight)))]
+        self._largest_weight = max(largest) if largest else None
+        if self._largest_weight == 0.0:
+            raise DataError(f"{self.source.name}: weight is zero for every row: nothing would be learnt")
 
     def _compacted(self, chunk: tuple[str, Any], spec: Spec) -> _Compact:
         """The same, checked and as a network and a loss take them, on the host; without a loss only the features.
@@ -546,18 +570,12 @@ class Stream:
         DataError, ShapeError, ArrayTypeError, TargetError
             What is wrong, with the file and the row group.
         """
-        place = resolve("numpy")
-        with errors_located_at(chunk[0]):
-            x, places, y, weight = self._raw(chunk, spec.dtype)
+        label, values = chunk
+        with errors_located_at(label):
+            x, places = self._features(values, spec.dtype)
             if self.encoder is None:
-                x = features(x, spec, "x", place)
-            if spec.loss is None:
-                return x, places, np.zeros(len(x)), None
-            if y is None:
-                raise TargetError("there is no target: name its column, or give y")
-            y = y if self._map is None else self._map(y)
-            y = labelled(x, y, None, spec, "", place).y
-            return x, places, y, None if weight is None else _weights(weight, len(x), spec.dtype)
+                x = features(x, spec, "x", resolve("numpy"))
+            return x, places, *(self._labelled(values, spec) if spec.wants_targets else (None, None))
 
     def compacted(self, spec: Spec, groups: Iterable[int] | None = None, skip: int = 0) -> Iterator[_Compact]:
         """The rows of some groups, all by default, but the first `skip` of them, a chunk at a time."""
@@ -578,7 +596,6 @@ class Stream:
             for start in range(0, len(chunk[0]), most):
                 x, places, y, weight = (None if a is None else a[start : start + most] for a in chunk)
                 assert x is not None
-                assert y is not None
                 yield self._rows((x, places, y, weight), spec)
 
     def _rows(self, compact: _Compact, spec: Spec) -> Rows:
@@ -600,25 +617,25 @@ class Stream:
         return self._rows(self.first_compact(spec), spec)
 
     def feed(self, spec: Spec, batch_size: int, seed: int, shuffle: bool) -> StreamFeed:
-        """The batches of a training."""
-        self._check_inputs(spec)
+        """The batches of a training, after a look at all targets and weights: see `check`."""
+        self.check(spec)
         return StreamFeed(self, spec, batch_size, seed, shuffle)
 
     def parts(self, spec: Spec) -> Iterator[Rows]:
         """The rows in their own order, on the host, a few MB of features at a time; a thread reads ahead."""
-        self._check_inputs(spec)
+        self._check(spec)
         return prefetched(self._parts(spec))
 
-    def _check_inputs(self, spec: Spec) -> None:
+    def _check(self, spec: Spec) -> None:
+        """Check what can be without reading the rows."""
         if self.inputs != spec.inputs:
             raise ShapeError(f"the stream has {self.inputs} features, and the network takes {spec.inputs}")
+        if spec.wants_targets and not self.has_target:
+            raise TargetError(_NO_TARGET)
 
 
-def _weights(weight: Any, rows: int, dtype: str) -> np.ndarray:
-    w, backend = as_array(weight, "weight")
-    if tuple(w.shape) != (rows,):
-        raise ShapeError(f"weights must have shape ({rows},), one a row, got {tuple(w.shape)}")
-    w = np.asarray(host(finite(w, backend, "weight", dtype)))
-    if np.any(w < 0):
-        raise DataError(f"weights must not be negative, got {float(w.min()):g}")
-    return w
+_NO_TARGET = "there is no target: name its column in xpdense.data.open(..., target=), or give y"
+
+
+def _count(chunk: Any) -> int:
+    return len(chunk[0]) if isinstance(chunk, tuple) else len(chunk)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -25,8 +25,8 @@ from ..activations import ACTIVATIONS, Activation
 from ..backend import Array, Backend, host, resolve
 from ..callbacks import Callback
 from ..data.arrays import Rows, moved, stored
-from ..data.dataset import ArrayDataset, Dataset, is_dataset
-from ..data.feeding import Batches, Feed, InMemory
+from ..data.dataset import ArrayDataset, Dataset, first_rows, is_dataset
+from ..data.feeding import Batches, InMemory
 from ..errors import BackendError, DivergenceError, ParameterError, ShapeError, boolean, warn_user
 from ..history import History
 from ..losses import Loss
@@ -36,8 +36,8 @@ from ..optimizers import OPTIMIZERS, Adam, Optimizer, OptimizerState
 from ..schedules import Schedule
 from ..spec import Spec
 from ..training import Loop
-from . import streams
-from .build import NORMS, FitPlan, Training, dense_layers, described_layers, draw, hidden_layers
+from .build import NORMS, FitCall, FitPlan, Training, dense_layers, described_layers, draw, hidden_layers
+from .datasets import Survey, survey, targets_of
 from .inputs import as_rows, checked, device_backend, dispatching, some, source_of, to_host
 from .progress import FitTasks, Progress, check_progress, note_loss, note_score
 from .solvers import Continued, Rate, make_optimizer, minimize_lbfgs, set_rate
@@ -179,8 +179,12 @@ class BaseMLP(CallbackSupportMixin):
         """How many times the reported loss is minimised."""
         return 1.0
 
-    def _reporter(self, rows: Rows) -> Callable[[float], float]:
-        """What makes the loss that is reported, scikit-learn's, of the loss that is minimised."""
+    def _encoder_of(self, data: Dataset) -> Callable[[Any], Any]:
+        """What turns the targets of a data set's parts into those that the loss takes."""
+        raise NotImplementedError
+
+    def _reporter(self, parts: Iterable[Rows]) -> Callable[[float], float]:
+        """What converts the loss that is minimised to the one that is reported, as scikit-learn does, for these rows."""
         return float
 
     # --- fit ---------------------------------------------------------------------------------------------------
@@ -222,13 +226,12 @@ class BaseMLP(CallbackSupportMixin):
         if boolean("doctor", doctor) and self.solver == "lbfgs":
             raise ParameterError("doctor=True watches steps, and solver='lbfgs' makes none: take solver='adam'")
         validation = None if X_val is None else (X_val, y_val, sample_weight_val)
-        return self._fit(X, y, sample_weight, validation, doctor=doctor)
+        return self._fit(FitCall(X, y, sample_weight, validation, doctor=doctor))
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None, incremental: bool = False,
-             classes: Any = None, doctor: bool = False) -> Any:
-        first = not hasattr(self, "_network") or not (self.warm_start or incremental)
-        with self._as_before(not first and not incremental):
-            self._train(X, y, sample_weight, validation, incremental, first, classes, doctor)
+    def _fit(self, call: FitCall) -> Any:
+        first = not hasattr(self, "_network") or not (self.warm_start or call.incremental)
+        with self._as_before(not first and not call.incremental):
+            self._train(replace(call, first=first))
         return self
 
     def training_of(self, X: Any, y: Any) -> Training:
@@ -276,60 +279,115 @@ class BaseMLP(CallbackSupportMixin):
                     self._state.restore(kept[1][1])
             raise
 
-    def _train(self, X: Any, y: Any, sample_weight: Any, validation: tuple[Any, ...] | None, incremental: bool,
-               first: bool, classes: Any, doctor: bool) -> None:
-        hidden = hidden_layers(self.hidden_layer_sizes)
-        if self.early_stopping and incremental:
+    def _train(self, call: FitCall) -> None:
+        if self.early_stopping and call.incremental:
             raise ValueError("partial_fit does not support early_stopping=True")
-        if is_dataset(X):
-            plan, feed = streams.plan(self, X, y, sample_weight, validation, first)
-            plan = replace(plan, incremental=incremental, doctor=doctor)
-            with self._network.backend.active():
-                self._make_steps(plan, feed)
-            return
+        plan = (self._plan_of_dataset if is_dataset(call.X) else self._plan_of_arrays)(call)
+        with self._network.backend.active():
+            if self.solver == "lbfgs":
+                self._train_lbfgs(call, plan)
+            else:
+                self._make_steps(call, plan)
+
+    def _plan_of_arrays(self, call: FitCall) -> FitPlan:
+        """Check arrays as scikit-learn does, and prepare everything else."""
+        hidden, place = hidden_layers(self.hidden_layer_sizes), source_of(call.X)
         if self.scoring not in (None, "loss"):
             check_scoring(self, self.scoring)
-        place, given = source_of(X), (X, y, sample_weight)
-        X, y = checked(self, X, y, reset=first)
-        target, codes = self._encode(y, first, incremental, classes)
-        weight = self._class_weights(_sample_weight(sample_weight, X), y, codes, incremental)
+        X, y = checked(self, call.X, call.y, reset=call.first)
+        target, codes = self._encode(y, call.first, call.incremental, call.classes)
+        weight = self._class_weights(_sample_weight(call.sample_weight, X), y, codes, call.incremental)
         random = check_random_state(self.random_state)
-        if first:
+        self._prepare_network(call, hidden, X, place, random)
+        network, spec = self._network, self._network.spec(self._loss)
+        with network.backend.active():
+            data = ArrayDataset(as_rows(X, network.dtype), target, weight)
+            count = data.prepare(spec).count
+            penalty = self.alpha if weight is None else self.alpha * count / _sum(weight)
+            data, held, given = self._held_out(call, data, codes, random, spec)
+            rows = data.prepare(spec)
+            batches = Shuffled(rows.count, self._batch_size(rows.count), random, self.shuffle)
+            report = self._reporter([rows])
+            plan = FitPlan(InMemory(rows, batches), rows, penalty, report, report)
+            return plan if held is None else self._with_validation(plan, held, spec, lambda: given)
+
+    def _plan_of_dataset(self, call: FitCall) -> FitPlan:
+        """The same for a data set, whose own method divides it, and draws the batches."""
+        hidden, data = hidden_layers(self.hidden_layer_sizes), call.X
+        refused = {"y": call.y is not None, "sample_weight": call.sample_weight is not None,
+                   "class_weight": getattr(self, "class_weight", None) is not None,
+                   "categorical_features": self.categorical_features is not None}
+        wrong = [name for name, given in refused.items() if given]
+        if wrong:
+            raise ParameterError(f"a data set, which brings its own targets, weights and categories, does not go with "
+                                 f"{wrong[0]}")
+        if self.scoring not in (None, "loss"):
+            check_scoring(self, self.scoring)
+        random, held = check_random_state(self.random_state), None
+        if call.validation is not None:
+            held, *others = call.validation
+            if not is_dataset(held) or any(other is not None for other in others):
+                raise ParameterError("X_val must be a data set where X is one, without y_val and sample_weight_val")
+        elif self.early_stopping and self.solver != "lbfgs":
+            data, held = data.split(self.validation_fraction, seed=int(random.randint(2**31 - 1)))
+        found = survey(data, is_classifier(self))
+        self._learn_targets(call, data, found)
+        if call.first:
+            self.n_features_in_, self._encoder = data.inputs, None
+            self._table = data.preprocessing and data.preprocessing.table
+        self._check_inputs(data)
+        dtype = "float64" if self.dtype == "float64" else "float32"
+        self._prepare_network(call, hidden, np.empty((0, data.inputs), dtype), resolve("numpy"), random)
+        network, penalty = self._network, self.alpha
+        spec = replace(network.spec(self._loss), encode=self._encoder_of(data))
+        if found.total_weight is not None:
+            penalty = self.alpha * data.rows / found.total_weight
+        with network.backend.active():
+            size, seed = self._batch_size(data.rows), int(random.randint(2**31 - 1))
+            feed = data.feed(spec, size, seed, self.shuffle)
+            rows = first_rows(data, spec)
+            report = self._reporter([rows] if feed.once else feed.parts())
+            plan = FitPlan(feed, rows, penalty, report, report)
+            if held is None:
+                return plan
+            self._check_inputs(held)
+            spec = replace(spec, encode=self._encoder_of(held))
+            return self._with_validation(plan, held, spec, lambda: (held, *targets_of(held)))
+
+    def _learn_targets(self, call: FitCall, data: Dataset, found: Survey) -> None:
+        """Set what `fit` learns of a data set's targets."""
+        if call.first:
+            self._encode(found.y, True, False, None)
+
+    def _prepare_network(self, call: FitCall, hidden: list[Any], X: Any, place: Backend,
+                         random: np.random.RandomState) -> None:
+        """Make the network, or check that it is still the one that the parameters describe; and make the loss."""
+        if call.first:
             self._begin(hidden, X, place, random)
         else:
             changed = [name for name in _BUILT_FROM if not _same(self._built_from[name], getattr(self, name))]
             if changed:
                 raise ParameterError(f"{changed[0]} has changed since the network was made, and this call goes on with "
                                      f"that network: clone the estimator, or set it back")
-        network = self._network
         self._loss = self._make_loss()
-        spec = network.spec(self._loss)
-        with network.backend.active():
-            data = ArrayDataset(as_rows(X, network.dtype), target, weight)
-            count = data.prepare(spec).count
-            penalty = self.alpha if weight is None else self.alpha * count / _sum(weight)
-            data, held, score = self._held_out(data, codes, validation, given, random, spec)
-            rows = data.prepare(spec)
-            report = self._reporter(rows)
-            plan = FitPlan(spec, rows, held, score, given, penalty, report,
-                           report if held is None else self._reporter(held.prepare(spec)), incremental, doctor)
-            if self.solver == "lbfgs":
-                self._train_lbfgs(plan)
-            else:
-                self._make_steps(plan, InMemory(rows, self._batches(rows.count, random)))
 
-    def _batches(self, count: int, random: np.random.RandomState) -> Shuffled:
-        """The batches of so many rows."""
+    def _check_inputs(self, data: Dataset) -> None:
+        if data.inputs != self.n_features_in_:
+            raise ShapeError(f"X has {data.inputs} features, but {type(self).__name__} is expecting "
+                             f"{self.n_features_in_} features as input")
+
+    def _batch_size(self, count: int) -> int:
+        """The size of batches for so many rows."""
         batch_size = min(200, count) if self.batch_size == "auto" else int(self.batch_size)
-        if batch_size > count:
+        if batch_size > count and self.solver != "lbfgs":
             warn_user("Got `batch_size` less than 1 or larger than sample size. It is going to be clipped")
-        return Shuffled(count, batch_size, random, self.shuffle)
+        return batch_size
 
-    def _make_steps(self, plan: FitPlan, feed: Feed) -> None:
+    def _make_steps(self, call: FitCall, plan: FitPlan) -> None:
         """Train by steps, and judge what they reached."""
-        network, epochs = self._network, 1 if plan.incremental else int(self.max_iter)
-        state = self._optimizer_state(plan.penalty, epochs * len(feed), plan.incremental)
-        tasks, start = FitTasks(self, plan.given, epochs), None if plan.incremental else network.arena.snapshot()
+        network, epochs = self._network, 1 if call.incremental else int(self.max_iter)
+        state = self._optimizer_state(plan.penalty, epochs * len(plan.feed), call.incremental)
+        tasks, start = FitTasks(self, call.given, epochs), None if call.incremental else network.arena.snapshot()
 
         def check() -> None:
             if start is not None:
@@ -337,15 +395,15 @@ class BaseMLP(CallbackSupportMixin):
                 progress.restore_best()
                 check_progress(network, plan.rows, self._loss, last, plan.report, start, self.tol)
 
-        progress = Progress(self, state, feed.count, plan.score, tasks, plan.report, plan.report_validation, check)
+        progress = Progress(self, state, plan.feed.count, plan.score, tasks, plan.report, plan.report_validation, check)
         callbacks: list[Callback] = [progress]
-        if plan.doctor:
+        if call.doctor:
             from ..doctor.watch import Doctor
 
             callbacks.append(Doctor())
         try:
             with np.errstate(all="ignore"):
-                Loop(network, feed, loss=self._loss, optimizer=state.optimizer, epochs=epochs, spec=plan.spec,
+                Loop(network, plan.feed, loss=self._loss, optimizer=state.optimizer, epochs=epochs, spec=plan.spec,
                      validation=plan.validation, callbacks=callbacks, state=state, history=self.history_).train()
         except KeyboardInterrupt:
             warn_user("Training interrupted by user.")
@@ -353,7 +411,7 @@ class BaseMLP(CallbackSupportMixin):
             error.advice = error.advice or ASK_THE_DOCTOR
             raise
         tasks.finish()
-        if not (plan.incremental or progress.converged) and self.n_iter_ == self.max_iter:
+        if not (call.incremental or progress.converged) and self.n_iter_ == self.max_iter:
             warn_user(f"Stochastic Optimizer: Maximum iterations ({self.max_iter}) reached and the optimization "
                       f"hasn't converged yet.", ConvergenceWarning)
 
@@ -400,41 +458,49 @@ class BaseMLP(CallbackSupportMixin):
 
     # --- the ways to train -------------------------------------------------------------------------------------
 
-    def _held_out(self, data: ArrayDataset, codes: Array | None, validation: tuple[Any, ...] | None,
-                  given: tuple[Any, ...], random: np.random.RandomState,
-                  spec: Spec) -> tuple[ArrayDataset, ArrayDataset | None, Callable[[], float] | None]:
-        """The rows to train on, the validation rows, and the function that gives the score on these."""
-        if validation is not None:
-            X_val, y_val, weight = validation
+    def _held_out(self, call: FitCall, data: ArrayDataset, codes: Array | None, random: np.random.RandomState,
+                  spec: Spec) -> tuple[ArrayDataset, ArrayDataset | None, tuple[Any, ...]]:
+        """The rows to train on, the validation rows, and these as they were given."""
+        if call.validation is not None:
+            X_val, y_val, weight = call.validation
+            if is_dataset(X_val):
+                raise ParameterError("X_val must be an array where X is one, with y_val")
             x, y = checked(self, X_val, y_val, reset=False)
             target, _ = self._encode(y, False, True, None, validation=True)
             held = ArrayDataset(as_rows(x, spec.dtype), target, _sample_weight(weight, x), "validation ")
             held.prepare(spec)
-        elif self.early_stopping and self.solver != "lbfgs":
-            stratify = host(codes) if codes is not None and self.n_outputs_ == 1 else None
-            kept, out = train_test_split(np.arange(data.rows), random_state=random,
-                                         test_size=self.validation_fraction, stratify=stratify)
-            if len(out) < 2:
-                raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your "
-                                 "dataset.")
-            data, held = data.some(kept), data.some(out)
-            if self.scoring not in (None, "loss"):
-                validation = tuple(None if part is None else some(part, out) for part in given)
-        else:
-            return data, None, None
+            return data, held, call.validation
+        if not self.early_stopping or self.solver == "lbfgs":
+            return data, None, ()
+        stratify = host(codes) if codes is not None and self.n_outputs_ == 1 else None
+        kept, out = train_test_split(np.arange(data.rows), random_state=random, test_size=self.validation_fraction,
+                                     stratify=stratify)
+        if len(out) < 2:
+            raise ValueError("The validation set is too small. Increase 'validation_fraction' or the size of your "
+                             "dataset.")
+        wanted = call.given if self.scoring not in (None, "loss") else ()
+        return data.some(kept), data.some(out), tuple(None if part is None else some(part, out) for part in wanted)
+
+    def _with_validation(self, plan: FitPlan, held: Dataset, spec: Spec,
+                         given: Callable[[], tuple[Any, ...]]) -> FitPlan:
+        """A plan with validation rows; `given()` are X, y and weights for a scorer of scikit-learn's."""
+        return replace(plan, validation=held, spec=spec, report_validation=self._reporter(held.parts(spec)),
+                       score=self._score_by(held, spec, given))
+
+    def _score_by(self, held: Dataset, spec: Spec, given: Callable[[], tuple[Any, ...]]) -> Callable[[], float]:
+        """The function that gives the score on validation rows."""
         if self.scoring is None:
-            return data, held, lambda: self._own_score(held, spec)
+            return lambda: self._own_score(held, spec)
         if self.scoring == "loss":
-            return data, held, lambda: -self.history_["validation_loss"][-1]
-        scorer = check_scoring(self, self.scoring)
-        assert validation is not None
+            return lambda: -self.history_["validation_loss"][-1]
+        scorer, validation = check_scoring(self, self.scoring), given()
         if not dispatching():  # scikit-learn's metrics take NumPy arrays alone
             validation = tuple(map(to_host, validation))
         X_val, y_val, weight = validation
         takes = inspect.signature(scorer).parameters  # a function of the user's own may know of no weights
         weighs = "sample_weight" in takes or any(p.kind is p.VAR_KEYWORD for p in takes.values())
         weights = {"sample_weight": weight} if weight is not None and weighs else {}
-        return data, held, lambda: float(scorer(self, X_val, y_val, **weights))
+        return lambda: float(scorer(self, X_val, y_val, **weights))
 
     def _own_score(self, held: Dataset, spec: Spec) -> float:
         """The estimator's own score on validation rows."""
@@ -449,15 +515,15 @@ class BaseMLP(CallbackSupportMixin):
             rows = Rows(y, y, xp.concat(weights, axis=0) if weights else None)
             return float(self._score_rows(xp, xp.concat(z, axis=0), rows))
 
-    def _train_lbfgs(self, plan: FitPlan) -> None:
-        network, start, tasks = self._network, self._network.arena.snapshot(), FitTasks(self, plan.given, self.max_iter)
+    def _train_lbfgs(self, call: FitCall, plan: FitPlan) -> None:
+        network, start, tasks = self._network, self._network.arena.snapshot(), FitTasks(self, call.given, self.max_iter)
         self.n_iter_ = 0
 
         def after(value: float) -> bool:
             tasks.begin()
             self.history_.append(loss=value)
             note_loss(self, plan.report(value))
-            if plan.validation is not None and plan.score is not None:
+            if plan.validation is not None and plan.spec is not None and plan.score is not None:
                 measured = inference.evaluate(network, plan.validation.parts(plan.spec), self._loss, ())["loss"]
                 self.history_.note(validation_loss=plan.report_validation(measured))
                 note_score(self, plan.score())
@@ -465,7 +531,7 @@ class BaseMLP(CallbackSupportMixin):
 
         try:
             with np.errstate(all="ignore"):
-                result = minimize_lbfgs(network, self._loss, plan.rows, plan.penalty, tol=self.tol,
+                result = minimize_lbfgs(network, self._loss, plan.feed.parts, plan.penalty, tol=self.tol,
                                         max_iter=self.max_iter, max_fun=self.max_fun, after=after)
         except KeyboardInterrupt:
             warn_user("Training interrupted by user.")
@@ -481,9 +547,7 @@ class BaseMLP(CallbackSupportMixin):
         """`function(xp, logits)` for X, as an array of X's namespace."""
         check_is_fitted(self)
         if is_dataset(X):
-            if X.inputs != self.n_features_in_:
-                raise ShapeError(f"X has {X.inputs} features, but {type(self).__name__} is expecting "
-                                 f"{self.n_features_in_} features as input")
+            self._check_inputs(X)
             return inference.outputs(self._network, X.parts(self._network.spec()), function, resolve("numpy"))
         network, place = self._network, source_of(X)
         table = getattr(self, "_table", None)
@@ -500,15 +564,16 @@ class BaseMLP(CallbackSupportMixin):
 
         Parameters
         ----------
-        X : (n_samples, n_features), or a Stream of a table, with its own targets
+        X : (n_samples, n_features), or a Stream, with its own targets and weights
         y : (n_samples,) or (n_samples, n_outputs)
         sample_weight : (n_samples,), optional
         """
+        metric = accuracy_score if is_classifier(self) else r2_score
         if is_dataset(X):
-            return float((accuracy_score if is_classifier(self) else r2_score)(X.values(), self.predict(X)))
+            y, sample_weight = targets_of(X)
+            return float(metric(y, self.predict(X), sample_weight=sample_weight))
         if dispatching() or device_backend(X) is None:
             return float(super().score(X, y, sample_weight))
-        metric = accuracy_score if is_classifier(self) else r2_score
         weight = None if sample_weight is None else host(sample_weight)
         return float(metric(host(y), host(self.predict(X)), sample_weight=weight))
 

@@ -13,6 +13,7 @@ import numpy as np
 from ..activations import Activation, as_activation
 from ..data.arrays import Rows
 from ..data.dataset import Dataset
+from ..data.feeding import Feed
 from ..errors import ParameterError
 from ..layers import BatchNorm, Dense, Dropout, Layer, LayerNorm, Residual
 from ..losses import Loss
@@ -38,40 +39,69 @@ class Training(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FitPlan:
-    """What one call of `fit` trains on, and how.
+class FitCall:
+    """The arguments of one call of `fit` or `partial_fit`.
 
     Attributes
     ----------
-    spec : Spec
-        That by which the rows have been prepared.
-    rows : Rows
-        The training rows, or of a data set that is read while it is used, the first of them.
-    validation : Dataset or None
-    score : callable or None
-        Gives the score of the network as it is, on the validation rows.
-    given : tuple
-        X, y and sample_weight, for scikit-learn's callbacks.
-    penalty : float
-        The L2 penalty on the sum of a batch's losses.
-    report, report_validation : callable
-        Convert the loss that is minimised to the one that is reported, for the training and the validation rows.
+    X, y, sample_weight :
+        The training data: arrays, or a data set alone.
+    validation : tuple or None
+        The same of the validation data.
+    first : bool
+        Whether a new network is made.
     incremental : bool
         Whether this is one call of `partial_fit`.
+    classes : array or None
+        All classes, as `partial_fit` takes them.
     doctor : bool
         Whether a `Doctor` watches.
     """
 
-    spec: Spec
-    rows: Rows
-    validation: Dataset | None
-    score: Callable[[], float] | None
-    given: tuple[Any, ...]
-    penalty: float
-    report: Callable[[float], float] = float
-    report_validation: Callable[[float], float] = float
+    X: Any
+    y: Any
+    sample_weight: Any
+    validation: tuple[Any, ...] | None = None
+    first: bool = True
     incremental: bool = False
+    classes: Any = None
     doctor: bool = False
+
+    @property
+    def given(self) -> tuple[Any, ...]:
+        """What scikit-learn's callbacks are told of."""
+        return self.X, self.y, self.sample_weight
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """What one call of `fit` trains on, and how: the same for arrays and for data sets.
+
+    Attributes
+    ----------
+    feed : Feed
+        The training rows.
+    rows : Rows
+        Those of them by which a divergence is judged: all, or of rows that are read while they are used the first.
+    penalty : float
+        The L2 penalty on the sum of a batch's losses.
+    report, report_validation : callable
+        Convert the loss that is minimised to the one that is reported, for the training and the validation rows.
+    validation : Dataset or None
+    spec : Spec or None
+        That by which the validation rows are prepared.
+    score : callable or None
+        Gives the score of the network as it is, on the validation rows.
+    """
+
+    feed: Feed
+    rows: Rows
+    penalty: float
+    report: Callable[[float], float]
+    report_validation: Callable[[float], float] = float
+    validation: Dataset | None = None
+    spec: Spec | None = None
+    score: Callable[[], float] | None = None
 
 
 def hidden_layers(sizes: Any) -> list[Any]:

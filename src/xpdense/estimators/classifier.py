@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -14,11 +15,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import _check_partial_fit_first_call, check_classification_targets, type_of_target
 
 from ..activations import sigmoid
-from ..backend import Array, host
+from ..backend import Array, host, resolve
 from ..data.arrays import Rows
+from ..data.dataset import Dataset
 from ..errors import ParameterError, TargetError
 from ..losses import BinaryCrossEntropy, Loss, SoftmaxCrossEntropy
 from .base import BaseMLP, is_stochastic
+from .build import FitCall
+from .datasets import Survey, known_labels
 from .inputs import source_of, to_host, unique
 from .progress import accuracy
 
@@ -138,23 +142,23 @@ class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
 
     @available_if(is_stochastic)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None, classes: Any = None) -> MLPClassifier:
         """One epoch over X and y, from the weights and the optimizer's state as they are.
 
         Parameters
         ----------
-        X : (n_samples, n_features)
+        X : (n_samples, n_features), or a Stream, with its own targets and weights
         y : (n_samples,), or labels (n_samples, n_labels) of 0 and 1
         sample_weight : (n_samples,), optional
         classes : array of all classes
-            Needed at the first call; y need not hold all of them.
+            Needed at the first call for arrays; y need not hold all of them.
 
         Returns
         -------
         self
         """
         known = () if classes is None else to_host(classes)
-        self._fit(X, y, sample_weight, None, incremental=True, classes=known)
+        self._fit(FitCall(X, y, sample_weight, incremental=True, classes=known))
         return self
 
     # --- targets -----------------------------------------------------------------------------------------------
@@ -188,15 +192,49 @@ class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
         if first:
             self.n_outputs_ = 1 if len(self.classes_) <= 2 else len(self.classes_)
             self.out_activation_ = "logistic" if self.n_outputs_ == 1 else "softmax"
+        return self._targets_of(codes, backend), codes
+
+    def _targets_of(self, codes: Array, backend: Any) -> Array:
+        """Class numbers (n,) as the loss takes them."""
+        xp = backend.xp
         if self.out_activation_ == "softmax" and self._make_loss().labels:
-            return codes, codes
+            return codes
         if self.out_activation_ == "softmax":  # a loss of the user's own, of each output by itself
-            xp = backend.xp
             numbers = backend.from_host(np.arange(self.n_outputs_))
-            return xp.astype(codes[:, None] == numbers[None, :], xp.float64), codes
+            return xp.astype(codes[:, None] == numbers[None, :], xp.float64)
         if self._multilabel:
             raise TargetError(f"y must have {self.n_outputs_} columns, one for each label, as in the last call to fit")
-        return self._smooth(backend.xp.astype(codes, backend.xp.float64)[:, None]), codes
+        return self._smooth(xp.astype(codes, xp.float64)[:, None])
+
+    def _learn_targets(self, call: FitCall, data: Dataset, found: Survey) -> None:
+        target = data.preprocessing and data.preprocessing.target
+        if target and not target.classes:
+            raise TargetError(f"the target {target.column!r} looks like a quantity: open the stream with "
+                              f"task='multi-class' if its values are classes")
+        y, classes = found.y if found.labels is None else found.labels, call.classes
+        if classes is not None and not len(classes):  # a data set says by itself
+            classes = y if call.first else self.classes_
+        self._encode(y, call.first, call.incremental, classes)
+
+    def _encoder_of(self, data: Dataset) -> Callable[[Any], Any]:
+        if self._multilabel:
+            return lambda y: self._encode(host(y), False, True, None)[0]
+        labels, numpy = known_labels(data), resolve("numpy")
+        numbers = None if labels is None else self._numbers_of(labels)
+
+        def encode(y: Any) -> Array:
+            values = host(y)
+            codes = self._numbers_of(values) if numbers is None else numbers[values]
+            if codes.min(initial=0) < 0:
+                self._refuse(np.unique(values if labels is None else labels[values]))
+            return self._targets_of(codes, numpy)
+
+        return encode
+
+    def _numbers_of(self, labels: np.ndarray) -> np.ndarray:
+        """The numbers (n,) of the classes; -1 for a label that is not one."""
+        places = np.minimum(np.searchsorted(self.classes_, labels), len(self.classes_) - 1)
+        return np.where(self.classes_[places] == labels, places, -1)
 
     @property
     def _multilabel(self) -> bool:
@@ -222,12 +260,14 @@ class MLPClassifier(BaseMLP, ClassifierMixin, BaseEstimator):
         if all_of_them and set(found) != set(self.classes_):
             raise ValueError(f"warm_start can only be used where `y` has the same classes as in the previous call to "
                              f"fit. Previously got {self.classes_}, `y` has {found}")
-        new = np.setdiff1d(found, self.classes_)
-        if len(new):
-            raise ValueError(f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has "
-                             f"{found}.")
+        if len(np.setdiff1d(found, self.classes_)):
+            self._refuse(found)
         places = backend.from_host(np.searchsorted(self.classes_, found).astype(np.int64))
         return backend.xp.take(places, codes, axis=0)
+
+    def _refuse(self, found: np.ndarray) -> None:
+        raise ValueError(f"`y` has classes not in `self.classes_`. `self.classes_` has {self.classes_}. 'y' has "
+                         f"{found}.")
 
     def _class_weights(self, weight: Any, y: Any, codes: Array | None, incremental: bool) -> Any:
         if self.class_weight is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,10 +10,14 @@ from sklearn.base import BaseEstimator, RegressorMixin, _fit_context
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 
-from ..backend import Array
+from ..backend import Array, host
 from ..data.arrays import Rows
+from ..data.dataset import Dataset
+from ..errors import TargetError
 from ..losses import AbsoluteError, Huber, Loss, Poisson, Quantile, SquaredError
 from .base import BaseMLP, is_stochastic
+from .build import FitCall
+from .datasets import Survey, known_labels
 from .progress import r2
 
 _LOSSES: dict[str, type[Loss]] = {
@@ -75,12 +79,12 @@ class MLPRegressor(BaseMLP, RegressorMixin, BaseEstimator):
 
     @available_if(is_stochastic)
     @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> MLPRegressor:
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MLPRegressor:
         """One epoch over X and y, from the weights and the optimizer's state as they are.
 
         Parameters
         ----------
-        X : (n_samples, n_features)
+        X : (n_samples, n_features), or a Stream, with its own targets and weights
         y : (n_samples,) or (n_samples, n_outputs)
         sample_weight : (n_samples,), optional
 
@@ -88,7 +92,7 @@ class MLPRegressor(BaseMLP, RegressorMixin, BaseEstimator):
         -------
         self
         """
-        self._fit(X, y, sample_weight, None, incremental=True)
+        self._fit(FitCall(X, y, sample_weight, incremental=True))
         return self
 
     def _encode(self, y: Any, first: bool, incremental: bool, classes: Any,
@@ -97,6 +101,16 @@ class MLPRegressor(BaseMLP, RegressorMixin, BaseEstimator):
             self.n_outputs_ = 1 if y.ndim == 1 else int(y.shape[1])
             self.out_activation_ = "exp" if self._make_loss().name == "poisson" else "identity"
         return y, None
+
+    def _learn_targets(self, call: FitCall, data: Dataset, found: Survey) -> None:
+        target = data.preprocessing and data.preprocessing.target
+        if target and target.is_text:
+            raise TargetError(f"the target {target.column!r} holds text, and a regressor needs numbers")
+        super()._learn_targets(call, data, found)
+
+    def _encoder_of(self, data: Dataset) -> Callable[[Any], Any]:
+        labels = known_labels(data)  # whole numbers that look like classes
+        return host if labels is None else lambda y: labels.astype(np.float64)[host(y)]
 
     def _make_loss(self) -> Loss:
         if isinstance(self.loss, Loss):
@@ -109,15 +123,18 @@ class MLPRegressor(BaseMLP, RegressorMixin, BaseEstimator):
         # loss with its gradient, and needs the mean's.
         return float(self.n_outputs_) if self.loss == "squared_error" and self.solver != "lbfgs" else 1.0
 
-    def _reporter(self, rows: Rows) -> Callable[[float], float]:
+    def _reporter(self, parts: Iterable[Rows]) -> Callable[[float], float]:
         share = self._loss_share()
         if self.loss != "poisson":
             return lambda value: value / share
-        xp, y = (np if rows.on_host else self._network.ops.xp), rows.y
-        y = xp.astype(y, xp.float64)
-        terms = xp.sum(y * xp.log(xp.where(y > 0, y, xp.ones_like(y))) - y, axis=-1)
-        weight = xp.ones_like(terms) if rows.weight is None else xp.astype(rows.weight, xp.float64)
-        least = float(xp.sum(terms * weight) / xp.sum(weight))  # makes the loss that of a deviance, 0 at its best
+        total, total_weight = 0.0, 0.0
+        for rows in parts:
+            xp = np if rows.on_host else self._network.ops.xp
+            y = xp.astype(rows.y, xp.float64)
+            terms = xp.sum(y * xp.log(xp.where(y > 0, y, xp.ones_like(y))) - y, axis=-1)
+            weight = xp.ones_like(terms) if rows.weight is None else xp.astype(rows.weight, xp.float64)
+            total, total_weight = total + float(xp.sum(terms * weight)), total_weight + float(xp.sum(weight))
+        least = total / total_weight  # makes the loss that of a deviance, 0 at its best
         return lambda value: value + least
 
     def _predicted(self, xp: Any, z: Array) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,30 +94,30 @@ def set_rate(state: OptimizerState, value: float) -> None:
     rate.value = value
 
 
-def minimize_lbfgs(network: Network, loss: Loss, rows: Rows, penalty: float, *, tol: float, max_iter: int, max_fun: int,
-                   after: Callable[[float], bool]) -> OptimizeResult:
+def minimize_lbfgs(network: Network, loss: Loss, parts: Callable[[], Iterable[Rows]], penalty: float, *, tol: float,
+                   max_iter: int, max_fun: int, after: Callable[[float], bool]) -> OptimizeResult:
     """L-BFGS-B (Byrd et al. 1995, through SciPy) on the whole arena; `after(loss)` follows each iteration.
 
-    The loss of all rows, and its gradient, are made slice by slice in bounded memory. `after` may say to stop.
+    The loss of all rows, those of `parts()`, and its gradient are summed over parts of bounded size. `after` may say to
+    stop.
     """
     for _, layer in network.named_layers():
         if isinstance(layer, (Dropout, BatchNorm)):
             raise ParameterError(f"solver='lbfgs' needs a loss that depends on the weights alone, and "
                                  f"{type(layer).__name__} makes it another at each call: take solver='adam'")
     arena, backend, decaying = network.arena, network.backend, network.arena.decay_size
-    weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
-    total_weight = float(rows.count) if weight is None else float(weight.sum())
-    strength = penalty / rows.count
-    seen = math.nan
+    count, total_weight, seen = 0, 0.0, math.nan
+    for rows in parts():
+        count, total_weight = count + rows.count, total_weight + _weight_of(rows)
+    strength = penalty / count
 
     def value_and_gradient(w: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal seen
         arena.params[...] = backend.from_host(w.astype(network.dtype))
         arena.refresh()
-        value, gradient, end = 0.0, np.zeros(w.size), 0
-        for part in rows.parts(network.part_rows):
-            start, end = end, end + part.count
-            part_weight = float(end - start) if weight is None else float(weight[start:end].sum())
+        value, gradient = 0.0, np.zeros(w.size)
+        for part in (part for rows in parts() for part in rows.parts(network.part_rows)):
+            part_weight = _weight_of(part)
             some = None if part.weight is None else stored(part.weight, backend)
             batch = Rows(stored(part.x, backend), stored(part.y, backend), some)
             value += float(loss_and_gradients(network, loss, batch)) * part_weight / total_weight
@@ -140,3 +140,7 @@ def minimize_lbfgs(network: Network, loss: Loss, rows: Rows, penalty: float, *, 
     arena.params[...] = backend.from_host(result.x.astype(network.dtype))
     arena.refresh()
     return result
+
+
+def _weight_of(rows: Rows) -> float:
+    return float(rows.count) if rows.weight is None else float(np.asarray(host(rows.weight), np.float64).sum())

@@ -1,0 +1,75 @@
+"""Data sets as estimators need them: with their targets as labels or values, before a network exists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..backend import host, resolve
+from ..data.dataset import Dataset, first_rows
+from ..spec import Spec
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is learnt of a data set before a network is made for it.
+
+    Attributes
+    ----------
+    y : array (n,) or (n, outputs)
+        Targets of the first rows.
+    labels : array (k,) or None
+        The distinct targets, sorted; None unless they were asked for.
+    total_weight : float or None
+        The sum over all rows; None without weights, or if the rows can be read once only.
+    """
+
+    y: np.ndarray
+    labels: np.ndarray | None
+    total_weight: float | None
+
+
+def survey(data: Dataset, with_labels: bool) -> Survey:
+    """Look at the targets and weights of a data set, in one pass or, if the first rows say enough, without one.
+
+    Raises
+    ------
+    TargetError, DataError
+    """
+    spec, labels = _as_given(data), known_labels(data)
+    first = first_rows(data, spec)
+    once = getattr(data, "readable_once", False)
+    labels = np.unique(labels) if with_labels and labels is not None else None
+    if not (with_labels and labels is None and first.y.ndim == 1) and (first.weight is None or once):
+        return Survey(first.y, labels, None)
+    total, found = 0.0, list[np.ndarray]()
+    for part in data.parts(spec):
+        total += 0.0 if part.weight is None else float(part.weight.sum())
+        if with_labels and labels is None:
+            found = [np.unique(np.concatenate([*found, np.unique(part.y)]))]
+    return Survey(first.y, found[0] if found else labels, total or None)
+
+
+def known_labels(data: Dataset) -> np.ndarray | None:
+    """The labels of the class numbers that a data set gives as targets; None if these are not class numbers."""
+    preprocessing = data.preprocessing
+    return np.array(preprocessing.target.classes) if preprocessing and preprocessing.target.classes else None
+
+
+def targets_of(data: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
+    """The targets of all rows, as labels or values (n,) or (n, outputs), and their weights (n,)."""
+    y, weights = list[np.ndarray](), list[np.ndarray]()
+    for part in data.parts(_as_given(data)):
+        y.append(part.y)
+        weights += [] if part.weight is None else [part.weight]
+    return np.concatenate(y), np.concatenate(weights) if weights else None
+
+
+def _as_given(data: Dataset) -> Spec:
+    """A spec by which rows come with their targets and weights as they were given, on the host."""
+    labels = known_labels(data)
+    decode: Callable[[Any], Any] = host if labels is None else lambda y: labels[host(y)]
+    return Spec(data.inputs, 1, "float64", "float64", resolve("numpy"), 2**13, None, decode)
