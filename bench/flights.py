@@ -22,8 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
-HERE = Path(__file__).resolve().parent
+from .results import FOLDER, SMOKE, environment, write
+from .worker import ROOT, blas
+
 TARGET = "arr_delay"
 
 
@@ -44,9 +49,9 @@ def flights() -> Any:
     return table[[*kept, TARGET]].assign(month=date.dt.month_name(), weekday=date.dt.day_name()).reset_index(drop=True)
 
 
-def write(folder: Path) -> tuple[Path, Path, int]:
-    """The table as one file, a folder of ten copies of it, and its rows."""
-    table = flights()
+def files(folder: Path, most: int | None) -> tuple[Path, Path, int]:
+    """The table, or its first rows, as one file; a folder of ten copies of it; and its rows."""
+    table = flights()[:most]
     one, ten = folder / "flights.parquet", folder / "ten"
     ten.mkdir(exist_ok=True)
     for path in (one, *(ten / f"{i}.parquet" for i in range(10))):
@@ -62,7 +67,8 @@ def status(name: str) -> float:
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 
-def run(way: str, path: str, epochs: int, hidden: str, batch_size: int) -> dict[str, float]:
+def run(way: str, path: str, epochs: int, hidden: str, batch_size: int) -> dict[str, Any]:
+    """The figures of one training."""
     import pandas
     import pyarrow.parquet  # noqa: F401
 
@@ -110,7 +116,7 @@ def run(way: str, path: str, epochs: int, hidden: str, batch_size: int) -> dict[
     rates = history["rows_per_second"]
     return {"rows_per_second": float(np.median(rates[1:] or rates)), "seconds_before": prepared,
             "mib": status("VmHWM") - before, "process_mib": status("VmHWM"),
-            "rmse_minutes": scores["rmse"] * scores["scale"], "r2": scores["r2"], "epochs": len(rates)}
+            "rmse_minutes": scores["rmse"] * scores["scale"], "r2": scores["r2"], "epochs": len(rates), "blas": blas()}
 
 
 # --- all of them -----------------------------------------------------------------------------------------------
@@ -121,26 +127,29 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--hidden", default="256,128")
     parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--out", type=Path, default=HERE / "results" / "flights.json")
+    parser.add_argument("--out", type=Path, default=FOLDER / "flights.json")
+    parser.add_argument("--smoke", action="store_true", help="one short round of some flights, to see that it runs")
     parser.add_argument("--one", nargs=2, metavar=("WAY", "PATH"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(run(*options.one, options.epochs, options.hidden, options.batch_size)))
         return
 
-    from results import machine
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
+    if options.smoke:
+        options.rounds, options.epochs, options.hidden, options.out = 1, 1, "16", SMOKE / "flights.json"
 
     def one(way: str, path: Path, epochs: int) -> dict[str, float]:
-        command = [sys.executable, __file__, "--one", way, str(path), "--epochs", str(epochs), "--hidden",
+        nonlocal loaded
+        command = [sys.executable, "-m", "bench.flights", "--one", way, str(path), "--epochs", str(epochs), "--hidden",
                    options.hidden, "--batch-size", str(options.batch_size)]
-        return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
+        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT).stdout)
+        loaded = found.pop("blas")
+        return found
 
+    loaded: list[dict[str, Any]] = []
     found: dict[str, list[dict[str, float]]] = {"in memory": [], "streaming": [], "streaming, ten copies": []}
     with tempfile.TemporaryDirectory() as folder:
-        file, ten, rows = write(Path(folder))
+        file, ten, rows = files(Path(folder), 20_000 if options.smoke else None)
         for number in range(options.rounds):
             for way in ("in memory", "streaming") if number % 2 else ("streaming", "in memory"):
                 found[way].append(one(way, file, options.epochs))
@@ -168,9 +177,8 @@ def main() -> None:
     low, middle, high = summary["rate"]
     print(f"streaming / in memory: rate {middle:.3f} (quartiles {low:.3f} to {high:.3f} of {options.rounds} pairs), "
           f"memory {summary['memory']:.3f}; ten copies take {ten_times:.3f} of the process's memory")
-    options.out.write_text(json.dumps({"machine": machine("numpy"), "rows": rows, "hidden": options.hidden,
-                                       "batch_size": options.batch_size, "summary": summary, "runs": found}, indent=1)
-                           + "\n")
+    write(options.out, environment(loaded=loaded) | {
+        "rows": rows, "hidden": options.hidden, "batch_size": options.batch_size, "summary": summary, "runs": found})
 
 
 if __name__ == "__main__":

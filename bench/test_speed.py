@@ -14,8 +14,9 @@ import sys
 from contextlib import ExitStack
 
 import pytest
-from results import spread
-from worker import Worker
+
+from .results import spread
+from .worker import Worker
 
 SPENT = [0.0]  #: seconds that xpdense has trained, as its process says
 
@@ -45,6 +46,7 @@ def test_speed(case, names, benchmark, results, request):
 
         benchmark.pedantic(one_round, rounds=rounds)
         memory = {worker.name: worker.memory() for worker in workers}
+        results.blas |= {worker.name: worker.blas() for worker in workers}
     benchmark.extra_info |= results.add(case, seconds, memory, out)
 
 

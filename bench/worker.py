@@ -18,7 +18,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from contenders import CONTENDERS, Case, Unavailable
+from .contenders import CONTENDERS, Case, Unavailable
+
+ROOT = Path(__file__).resolve().parents[1]  #: where `python -m bench...` runs
 
 
 def cores() -> int:
@@ -29,13 +31,16 @@ def cores() -> int:
 class Worker:
     """The parent's end, made once the process is ready; `out` is {}, or {why it does not take part: more of that}."""
 
-    def __init__(self, name: str, case: Case) -> None:
+    def __init__(self, name: str, case: Case, source: Path | None = None) -> None:
+        """Start the process; it imports xpdense from the folder `source`, or else as this process does."""
+        path = {"PYTHONPATH": f"{source}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"} if source else {}
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(cores()))
         jax = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_PLATFORMS": "" if case.on_gpu else "cpu"}
         self.name, self.errors = name, tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, __file__, name, json.dumps(asdict(case))], env=os.environ | threads | jax, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors)
+            [sys.executable, "-m", "bench.worker", name, json.dumps(asdict(case))], cwd=ROOT,
+            env=os.environ | threads | jax | path, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self.errors)
         self.out: dict[str, str] = self._answer()
 
     def __enter__(self) -> Worker:
@@ -53,6 +58,10 @@ class Worker:
     def memory(self) -> dict[str, float]:
         """Peak memory in MiB, by place."""
         return self._ask("memory")
+
+    def blas(self) -> list[dict[str, Any]]:
+        """What `blas` says in the process."""
+        return self._ask("blas")["blas"]
 
     def _ask(self, what: str) -> dict[str, Any]:
         self.process.stdin.write(what + "\n")
@@ -93,7 +102,9 @@ def main() -> None:
     rest()
     print(json.dumps(state), file=pipe)
     for line in sys.stdin:
-        if line.strip() == "memory":
+        if line.strip() == "blas":
+            answer: dict[str, Any] = {"blas": blas()}
+        elif line.strip() == "memory":
             answer = {"host": peak_memory() / 2**20}
             if contender.device_memory:
                 answer["device"] = contender.device_memory() / 2**20
@@ -113,6 +124,15 @@ def rest() -> None:
         time.sleep(0.005)
         if time.process_time() - before < 0.001:
             return
+
+
+def blas() -> list[dict[str, Any]]:
+    """The BLAS libraries that this process has loaded: NumPy's, SciPy's and others' are often not the same."""
+    from threadpoolctl import threadpool_info
+
+    return [{"file": "/".join(Path(pool["filepath"]).parts[-2:]), "name": pool["internal_api"],
+             "version": pool["version"], "architecture": pool.get("architecture"), "threads": pool["num_threads"]}
+            for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
 def peak_memory() -> int:

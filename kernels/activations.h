@@ -2,7 +2,7 @@
 //
 // `saved` is a where the list says `output`, z where it says `input`. Formulas and sources: xpdense/activations.py,
 // which is the specification. Bytes moved per element in one pass: forward reads z and writes a (2 items); backward
-// reads saved and da and writes dz (3 items), the column sums of dz stay in a cache.
+// reads saved and da and writes dz (3 items); the column sums of dz stay in a cache.
 // name, what is saved
 #define XPD_ACTIVATIONS(X)                                                                                            \
     X(identity, output) X(sigmoid, output) X(tanh, output) X(relu, output) X(leaky_relu, output) X(elu, output)       \
@@ -56,7 +56,7 @@ template <typename T> struct act_gelu {  // z Phi(z)
 };
 template <typename T> struct act_gelu_tanh {
     static constexpr T c = T(0.79788456080286535588), k = T(0.044715);
-    static XPD_FN T near(T z) { return xpd_max(xpd_min(z, T(40)), T(-40)); }  // beyond, the tanh is 1, and z^3 grows
+    static XPD_FN T near(T z) { return xpd_max(xpd_min(z, T(40)), T(-40)); }  // beyond, tanh is 1; z^3 may overflow
     static XPD_FN T inner(T z) { return xpd_tanh(T(c) * (z + T(k) * z * z * z)); }
     static XPD_FN T forward(T z, T) { return T(0.5) * z * (T(1) + inner(near(z))); }
     static XPD_FN T derivative(T z, T) {
@@ -71,7 +71,8 @@ template <typename T> struct act_silu {
         return s * (T(1) + z * (T(1) - s));
     }
 };
-// z tanh(log(1 + exp z)); with e = exp(-|z|) the tanh is a ratio: (1 + 2e) / (1 + 2e + 2e^2) or e(e + 2) / (e(e + 2) + 2).
+// z tanh(log(1 + exp z)); with e = exp(-|z|) the tanh is a ratio: (1 + 2e) / (1 + 2e + 2e^2), or for z < 0
+// e(e + 2) / (e(e + 2) + 2).
 template <typename T> struct act_mish {
     static XPD_FN T ratio(T z, T e) {
         T up = z < T(0) ? e * (e + T(2)) : T(1) + T(2) * e;

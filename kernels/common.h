@@ -1,9 +1,9 @@
 // What all kernels share: how a function is declared on each processor, and the elementary functions.
 //
-// One text for two compilers. NVRTC (CUDA) gets it as the preamble of CuPy's kernels and calls the device's own exp,
-// tanh, erf. A host compiler gets it inside the CPU library, where the elementary functions are polynomials in plain
-// arithmetic: a compiler makes vector code of them without any of the -ffast-math options, one of which would change
-// the floating-point state of the whole process. Nothing is included here.
+// The text is for two compilers. NVRTC (CUDA) compiles it in the preamble of CuPy's kernels, which call the device's
+// exp, tanh and erf. A host compiler compiles it in the CPU library, where the elementary functions are polynomials in
+// plain arithmetic: a compiler vectorises them without the options of -ffast-math, one of which would change the
+// floating-point state of the process. This file includes no other.
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 
 #define XPD_FN __host__ __device__ __forceinline__
@@ -24,8 +24,8 @@ XPD_FN float xpd_log(float x) { return __builtin_logf(x); }
 XPD_FN double xpd_log(double x) { return __builtin_log(x); }
 
 // exp(x) = 2^n (1 + p), n = round(x / log 2), p = exp(x - n log 2) - 1 by its Taylor series, |x - n log 2| <= 0.3466.
-// Adding 1.5 * 2^(mantissa bits) rounds to a whole number, which is then in the low bits. `half` is 2^(n-1): it
-// exists for every n that occurs, and 2 (half p + half) becomes infinite by itself above the range.
+// Adding 1.5 * 2^(mantissa bits) rounds to an integer, which is then in the low bits. `half` is 2^(n-1), which is a
+// normal number for every n that occurs; 2 (half p + half) overflows to infinity above the range.
 template <typename T> struct xpd_power { T p, half; };
 
 XPD_FN xpd_power<float> xpd_reduce(float x) {

@@ -1,8 +1,8 @@
 // Losses at the logits, elementwise ones: value(z, t, k) and gradient(z, t, k) = d value / dz; k is the parameter.
 //
-// The loss of a row is the mean of value over its outputs, its dz the mean's gradient; softmax cross-entropy is a row's
-// own. Each processor reduces rows in its own way (cpu/loops.h, cuda/losses.cu). Formulas and sources:
-// xpdense/losses.py. Bytes moved per element in one pass: reads z and t, writes dz (3 items).
+// The loss of a row is the mean of value over its outputs, and its dz the gradient of the mean; softmax cross-entropy
+// has one value a row. cpu/loops.h and cuda/losses.cu reduce the rows. Formulas and sources: xpdense/losses.py. Bytes
+// moved per element in one pass: reads z and t, writes dz (3 items).
 #define XPD_LOSSES(X)                                                                                                 \
     X(binary_cross_entropy) X(squared_error) X(absolute_error) X(huber) X(poisson) X(quantile)
 

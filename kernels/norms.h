@@ -1,8 +1,8 @@
 // Norms: y = x_hat gain + bias with x_hat = (x - mean) rstd, and their derivatives, elementwise.
 //
-// The means are over the batch (BatchNorm) or over a row's features (LayerNorm); each processor forms them in its own
-// way. Specification and sources: xpdense/ops/generic.py. Bytes moved per element: forward reads x and writes x_hat and
-// y (3 items, and x again for each of the two sums where a row does not fit a cache); backward reads dy and x_hat and
+// The means are over the batch (BatchNorm) or over a row's features (LayerNorm); cpu/loops.h and cuda/norms.cu compute
+// them. Specification and sources: xpdense/ops/generic.py. Bytes moved per element: forward reads x and writes x_hat
+// and y (3 items, and x again for each of the two sums if a row does not fit a cache); backward reads dy and x_hat and
 // writes dx (3 items).
 template <typename T> struct xpd_norm {
     static XPD_FN T rstd(T variance, T epsilon) { return T(1) / xpd_sqrt(variance + epsilon); }

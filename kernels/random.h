@@ -1,7 +1,7 @@
 // Counter-based random bits: Philox4x32-10 (Salmon et al., SC 2011), and dropout from them.
 //
 // Element i of step s under key k takes word i % 4 of the counter (i / 4, i / 2^34, s, s / 2^32): the same bits on
-// every processor, and drawn again in backward instead of being kept. Specification: xpdense/ops/philox.py.
+// every processor, which backward draws again instead of storing them. Specification: xpdense/ops/philox.py.
 // Bytes moved per element: reads x, writes y (2 items).
 XPD_FN void xpd_philox(unsigned c[4], unsigned k0, unsigned k1) {
     for (int round = 0; round < 10; ++round) {
@@ -24,7 +24,7 @@ XPD_FN void xpd_random_words(unsigned long long block, unsigned long long step, 
     xpd_philox(c, k0, k1);
 }
 
-// One element of dropout: keep is 1 / (1 - rate), limit the ceiling of rate 2^32. A NaN stays one.
+// One element of dropout: keep is 1 / (1 - rate), limit the ceiling of rate 2^32. NaN stays NaN.
 template <typename T> XPD_FN T xpd_dropout(T x, unsigned word, unsigned long long limit, T keep) {
     return word >= limit ? x * keep : x * T(0);
 }

@@ -43,7 +43,7 @@ def run(*arguments: str) -> int:
 
 def test_a_training_that_goes_well_is_sound(capsys):
     assert run("iris", "--hidden", "16") == 0
-    assert "Sound" in capsys.readouterr().out
+    assert "No findings" in capsys.readouterr().out
 
 
 def test_a_rate_far_too_high_is_named_and_written_down(capsys, tmp_path):

@@ -1,7 +1,7 @@
 """Networks that people write by hand, with one fault or two in a layer: the check of gradients names which.
 
-`by_differences` is what `check_gradients` says, from the loss alone; `by_experiment` what `recognise` says, which runs
-the program. `python tests/test_doctor_gradients.py` prints how many of all cases each names.
+`by_differences` is what `check_gradients` says, from the loss alone; `by_experiment` what `explain_gradients` says,
+which runs the program. `python tests/test_doctor_gradients.py` prints how many of all cases each names.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 import xpdense as xd
-from xpdense.doctor.chain import chains
-from xpdense.doctor.constants import named
+from xpdense.doctor.gradients.chain import chains
+from xpdense.doctor.gradients.constants import constant_name
 from xpdense.doctor.program import NetworkProgram
 from xpdense.losses import as_loss
 from xpdense.network import Network
@@ -202,7 +202,7 @@ class HandNetwork:
                                   again=lambda: self.gradients(x, y))
 
     def by_experiment(self, report: xd.GradientReport | None = None) -> xd.GradientReport:
-        return xd.recognise(self, *self.data, report)
+        return xd.explain_gradients(self, *self.data, report)
 
 
 #: fault -> code, and the tensors of its layer, or of the layer before, that it is named at
@@ -470,7 +470,7 @@ ORIGIN = {"derivative": "activation_derivative_of_wrong_tensor", "bias": "bias_g
                                     (*ORIGIN,), (*ORIGIN, "weights")], ids="+".join)
 def test_the_faults_of_the_origin_story_are_named_all(cancer: tuple[np.ndarray, np.ndarray],
                                                       faults: tuple[str, ...]) -> None:
-    report = xd.recognise(OriginStory(*faults), *cancer)
+    report = xd.explain_gradients(OriginStory(*faults), *cancer)
     assert {f.cause for f in report.findings} == {ORIGIN[f] for f in faults if f in ORIGIN}, report
     for cause in ("bias_gradient_wrong", "activation_derivative_of_wrong_tensor", "gradient_scale"):
         layers = {name[1] for f in report.findings if f.cause == cause for name in f.where.split(", ")}
@@ -508,7 +508,7 @@ def test_a_constant_is_named(factor: float, text: str) -> None:
 
 
 def test_equal_sizes_are_all_named() -> None:
-    assert named(8.0, {"batch": 8, "features": 8}) == "batch or features"
+    assert constant_name(8.0, {"batch": 8, "features": 8}) == "batch or features"
 
 
 def test_a_second_call_tells_what_was_accumulated() -> None:
@@ -585,7 +585,7 @@ def test_a_program_that_cannot_be_seen_into_says_so() -> None:
 
     network = Odd(Config((4, 5, 1), "tanh", "bce"), ((0, "missing"),))
     report = network.by_experiment(network.by_differences())
-    assert "cannot be seen into: no usual activations" in str(report)
+    assert "could not be reconstructed: no usual activations" in str(report)
     assert [f.cause for f in report.findings] == ["activation_derivative_missing"]  # what differences tell, stays
 
 
@@ -640,7 +640,7 @@ def test_a_network_of_this_package_is_seen_into_and_is_right(loss: str, dtype: s
     network = Network([xd.Dense(6, "gelu"), xd.Dense(3)], 4, "numpy", dtype, 0)
     rng, chosen = np.random.default_rng(0), as_loss(loss)
     program = NetworkProgram(network, chosen, xd.SGD(0.1))
-    report = xd.recognise(program, rng.standard_normal((30, 4)), chosen.sample_target(rng, 30, 3))
+    report = xd.explain_gradients(program, rng.standard_normal((30, 4)), chosen.sample_target(rng, 30, 3))
     assert not report.findings, report
     assert not report.notes
 
@@ -677,7 +677,7 @@ def test_labels_in_place_of_one_hot_rows_are_understood() -> None:
             return super().predict(x).argmax(axis=1)
 
     network = Labels(Config((4, 5, 3), "tanh", "ce"), ((0, "of the output"),))
-    report = xd.recognise(network, network.data[0], network.data[1].argmax(axis=1))
+    report = xd.explain_gradients(network, network.data[0], network.data[1].argmax(axis=1))
     assert [f.cause for f in report.findings] == ["activation_derivative_of_wrong_tensor"]
     assert "tanh's derivative is taken of its output" in report.findings[0].evidence
 
@@ -698,7 +698,7 @@ def test_layers_are_found_by_names_and_shapes(shapes: dict[str, tuple[int, ...]]
 if __name__ == "__main__":
     for dtype, experiment in itertools.product(("float64", "float32"), (False, True)):
         total: Counter[str] = Counter()
-        print(f"\n{dtype}, {'recognise' if experiment else 'check_gradients'}")
+        print(f"\n{dtype}, {'explain_gradients' if experiment else 'check_gradients'}")
         with np.errstate(all="ignore"):
             for fault, count in table(dtype, experiment).items():
                 print(f"{fault:32}", *(f"{word} {count[word]:3d}  " for word in WORDS))

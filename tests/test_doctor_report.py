@@ -74,9 +74,9 @@ class Tags(HTMLParser):
 
 def test_the_text_says_all_and_keeps_to_its_width(full: Diagnosis) -> None:
     text = str(full)
-    assert text.startswith("2 findings. Skill: 0.12 as it is, 0.95 with every cure, 0.97 of a sound training")
-    for part in ("1. learning_rate_too_high at optimizer (sure to 93 %)", RATE.evidence, RATE.fix,
-                 "with it, skill 0.12; without it, 0.95.", "2. unknown at", "Note: No step(X, y) <here>."):
+    assert text.startswith("2 findings. Skill: 0.12 as it is, 0.95 with every fix, 0.97 of a reference model")
+    for part in ("1. learning_rate_too_high at optimizer (confidence 93 %)", RATE.evidence, RATE.fix,
+                 "skill 0.12 with it; 0.95 without it.", "2. unknown at", "Note: No step(X, y) <here>."):
         assert part in text
     assert max(map(len, text.splitlines())) <= module.WIDTH
     assert repr(full) == "Diagnosis(learning_rate_too_high, unknown)"
@@ -85,14 +85,14 @@ def test_the_text_says_all_and_keeps_to_its_width(full: Diagnosis) -> None:
 def test_a_sound_training_is_told_so() -> None:
     found = Diagnosis(skill=0.95, reference=0.96)
     assert found.ok
-    assert str(found).startswith("Sound: nothing was found. Skill: 0.95 as it is, 0.96 of a sound training")
-    assert str(Diagnosis()) == "Sound: nothing was found."
+    assert str(found).startswith("No findings. Skill: 0.95 as it is, 0.96 of a reference model")
+    assert str(Diagnosis()) == "No findings."
 
 
 def test_a_gradients_finding_is_measured_by_its_relative_error(gradients: xd.GradientReport) -> None:
     found = Diagnosis(gradients.findings, gradients=gradients)
     assert "relative error" in found.experiment(found.findings[0])
-    assert found.experiment(RATE) == "with it, skill 0.12; without it, 0.95."
+    assert found.experiment(RATE) == "skill 0.12 with it; 0.95 without it."
     assert found.experiment(HOSTILE) == ""
 
 
@@ -130,14 +130,14 @@ def test_what_others_wrote_is_escaped(html: str) -> None:
 
 def test_the_page_says_what_the_text_says(html: str, full: Diagnosis) -> None:
     shown = Tags(html).text
-    for part in (RATE.cause, RATE.evidence, RATE.fix, full.experiment(RATE), "sure to 93 %", "Examined in 3.2 s"):
+    for part in (RATE.cause, RATE.evidence, RATE.fix, full.experiment(RATE), "confidence 93 %", "Examined in 3.2 s"):
         assert part in shown
     assert "norm ratio" in shown
     assert "wrong" in shown
 
 
 def test_a_page_of_nothing_is_a_page() -> None:
-    assert "Nothing was found" in Tags(Diagnosis(losses={"as it is": []}).to_html()).text
+    assert "No findings" in Tags(Diagnosis(losses={"as it is": []}).to_html()).text
     assert "nan" in Tags(Diagnosis(skill=NAN, cured=-0.5).to_html()).text
 
 

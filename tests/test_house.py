@@ -72,7 +72,7 @@ def test_every_module_has_its_place():
     ("ops/generic.py", "from ..layers import Dense"),
     ("layers.py", "def f():\n    from . import losses"),
     ("history.py", "from .training import Loop"),
-    ("doctor/look.py", "from ..estimators import base"),
+    ("doctor/evidence.py", "from ..estimators import base"),
 ])
 def test_a_climbing_import_is_found(path, line):
     assert climbing(room_of(SOURCE / path), imported_rooms(line, SOURCE / path))

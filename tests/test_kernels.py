@@ -430,7 +430,7 @@ def test_formulas_of_the_users_own_are_not_taken_for_ours(ops):
         ops.update(Still(0.1), p, put(ops, np.ones(4)), {}, wide(ops, np.array([0.1])), (0.0, 4))
         assert (got(ops, p) == 1).all()
     else:
-        with pytest.raises(xd.ParameterError, match="own optimizers"):
+        with pytest.raises(xd.ParameterError, match="built-in optimizers"):
             ops.update(Still(0.1), p, put(ops, np.ones(4)), {}, wide(ops, np.array([0.1])), (0.0, 4))
 
 

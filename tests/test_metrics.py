@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import xpdense as xd
+from xpdense import metrics
 from xpdense.losses import as_loss
 from xpdense.metrics import METRICS, as_metrics
 
@@ -28,6 +29,22 @@ LABELS = RNG.uniform(0.02, 0.98, (N, 3)).astype(np.float32)  # P of each of thre
 TAGS = (LABELS + RNG.normal(0.0, 0.4, (N, 3)) > 0.5).astype(np.int64)
 VALUES = RNG.standard_normal((N, 2)).astype(np.float32)
 TARGETS = (VALUES + 0.3 * RNG.standard_normal((N, 2))).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def sums_from_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metrics of values go over to sums at once, as they do after a million rows."""
+    monkeypatch.setattr(metrics, "_KEPT", 0)
+
+
+@pytest.mark.parametrize("name", ["r2", "rmse", "mae"])
+@pytest.mark.parametrize("rows", [1, 7, 60])
+def test_few_rows_have_the_value_of_scikit_learn_to_the_bit(name: str, rows: int,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_KEPT", 2**20)
+    target, prediction = TARGETS.astype(np.float64), VALUES.astype(np.float64)
+    expected = getattr(sk, METRICS[name].function)(target, prediction, sample_weight=WEIGHT)
+    assert in_parts(METRICS[name], "squared_error", target, prediction, WEIGHT, rows) == expected
 
 
 def in_parts(metric: xd.Metric, loss: str, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None,

@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from cases import Built, batches, score
 
 from xpdense.doctor.program import NetworkProgram
+
+from .cases import Built, batches, score
 
 LOOKS = 40
 

@@ -6,15 +6,15 @@ import copy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import hand
 import numpy as np
-import ours
-from faults import FAULTS, Fault
 from scipy.stats import t
-from setups import KINDS, TASKS, Array, Pair, Rows, Spec, healthy_spec, load, pairs
 
 import xpdense as xd
 from xpdense.errors import XpdenseError
+
+from . import hand, ours
+from .faults import FAULTS, Fault
+from .setups import KINDS, ROWS, TASKS, Array, Pair, Rows, Spec, healthy_spec, load, pairs
 
 LOSSES = {"binary": "binary_cross_entropy", "multi": "softmax_cross_entropy", "regression": "squared_error"}
 OUTPUTS = {"binary": "sigmoid", "multi": "softmax", "regression": "linear"}
@@ -37,7 +37,7 @@ class Case:
     spec : Spec, optional
         For a healthy run: instead of the pair's.
     rows : str
-        For a healthy run: what is different with its rows; see `healthy`.
+        For a healthy run: what is different with its rows; a name in `setups.ROWS`.
     override : dict
         What a cure changes in the setting, once the faults are in.
     """
@@ -117,9 +117,7 @@ def optimizer_of(spec: Spec) -> xd.Optimizer:
 
 def rows_of(case: Case) -> Rows:
     """The rows with the faults that are in them."""
-    import healthy
-
-    rows = healthy.ROWS[case.rows](load(case.pair.data), case)
+    rows = ROWS[case.rows](load(case.pair.data), case.pair.data, case.seed)
     for name in case.faults:
         if (change := FAULTS[name].data) is not None:
             rows = change(rows, np.random.default_rng([case.seed, list(FAULTS).index(name), 3]))

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import ours
-from cases import Built, Case, build
-from faults import FAULTS
 
 import xpdense as xd
+
+from . import ours
+from .cases import Built, Case, build
+from .faults import FAULTS
 
 
 def cured(case: Case, findings: list[dict[str, Any]]) -> Built | None:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from setups import TASKS, Array, Pair, Rows, Spec
+
+from .setups import TASKS, Array, Pair, Rows, Spec
 
 Random = np.random.Generator
 BOTH = ("hand", "ours")

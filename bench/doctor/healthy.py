@@ -3,54 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
-from cases import Case, Reference, build, train
-from setups import KINDS, STEPS, TASKS, Rows, Spec, epochs_for, pairs, rate_of, raw
+
+from .cases import Case, Reference, build, train
+from .setups import KINDS, STEPS, TASKS, Pair, Spec, epochs_for, pairs, rate_of, raw
 
 
-def _raw(rows: Rows, case: Case) -> Rows:
-    """Features as published, where they are of moderate size."""
-    published = raw(case.pair.data)
-    return replace(rows, x=published.x, x_test=published.x_test)
-
-
-def _noise(rows: Rows, case: Case) -> Rows:
-    """Labels of one row in twenty are another's."""
-    rng, y = np.random.default_rng([case.seed, 21]), rows.y.copy()
-    some = rng.choice(len(y), len(y) // 20, replace=False)
-    y[some] = y[rng.permutation(some)]
-    return replace(rows, y=y)
-
-
-def _imbalance(rows: Rows, case: Case) -> Rows:
-    """Of one class, half the rows."""
-    rng = np.random.default_rng([case.seed, 22])
-    return rows.taking((rows.y != rng.integers(rows.classes)) | (rng.random(len(rows.y)) < 0.5))
-
-
-def _shifted(rows: Rows, case: Case) -> Rows:
-    return replace(rows, x=rows.x * 1.5 + 0.5, x_test=rows.x_test * 1.5 + 0.5)
-
-
-def _constant(rows: Rows, case: Case) -> Rows:
-    return replace(rows, x=np.column_stack([rows.x, np.ones(len(rows.x))]),
-                   x_test=np.column_stack([rows.x_test, np.ones(len(rows.x_test))]))
-
-
-#: What may be different with the rows.
-ROWS: dict[str, Callable[[Rows, Case], Rows]] = {
-    "": lambda rows, case: rows, "raw": _raw, "noise": _noise, "imbalance": _imbalance, "shifted": _shifted,
-    "constant": _constant,
-}
+def turn(part: str, number: int) -> tuple[Pair, str]:
+    """Which pair and kind the run of this number has."""
+    every = pairs(part)
+    return every[number % len(every)], KINDS[number // len(every) % 2]
 
 
 def draw(part: str, number: int, attempt: int) -> Case:
     """A candidate; number and attempt decide all."""
     rng = np.random.default_rng([number, attempt, part == "test", 31])
-    every = pairs(part)
-    pair, kind = every[number % len(every)], KINDS[number // len(every) % 2]
+    pair, kind = turn(part, number)
     task = TASKS[pair.data]
     depth = int(rng.integers(1, 4))
     hidden = tuple(int(rng.choice([12, 16, 24, 32, 64, 128])) for _ in range(depth))

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from baselines import BASELINES
-from faults import FAULTS
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
+
+from .baselines import BASELINES
+from .faults import FAULTS
 
 Record = dict[str, Any]
 OURS = "xpdense.doctor"

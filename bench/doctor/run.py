@@ -7,44 +7,39 @@ broken off goes on; a change of the doctor's rules, or of the benchmark, begins 
 
 from __future__ import annotations
 
-import os
+import ast
+import hashlib
+import json
+import multiprocessing
+import shutil
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated, Any
 
-for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+import numpy as np
+import typer
+from rich.progress import track
 
-import ast  # noqa: E402
-import hashlib  # noqa: E402
-import json  # noqa: E402
-import multiprocessing  # noqa: E402
-import signal  # noqa: E402
-import sys  # noqa: E402
-import traceback  # noqa: E402
-import warnings  # noqa: E402
-from collections.abc import Callable, Iterable  # noqa: E402
-from datetime import UTC, datetime  # noqa: E402
-from pathlib import Path  # noqa: E402
-from time import perf_counter  # noqa: E402
-from typing import Annotated, Any  # noqa: E402
+import xpdense.doctor
+from xpdense.doctor.diagnose import diagnose
 
-import cure  # noqa: E402
-import healthy  # noqa: E402
-import numpy as np  # noqa: E402
-import report  # noqa: E402
-import typer  # noqa: E402
-from baselines import verdicts  # noqa: E402
-from cases import Built, Case, Reference, build, faulty, reference_runs, train  # noqa: E402
-from faults import FAULTS  # noqa: E402
-from rich.progress import track  # noqa: E402
-from setups import KINDS, Pair, pairs  # noqa: E402
-
-import xpdense.doctor  # noqa: E402
-from xpdense.doctor.diagnose import diagnose  # noqa: E402
+from ..results import FOLDER, ROOT, SMOKE, environment, write
+from . import cure, healthy, report
+from .baselines import verdicts
+from .cases import Built, Case, Reference, build, faulty, reference_runs, train
+from .faults import FAULTS
+from .setups import KINDS, Pair, pairs
 
 PARTS = ("development", "test")
 HEALTHY = {"development": 150, "test": 300}
 LIMIT = 60.0  #: seconds of a diagnosis
 HERE = Path(__file__).parent
-PROGRESS = HERE.parents[1] / "build" / "doctor"
+PROGRESS = ROOT / "build" / "doctor"
 REFERENCES: dict[tuple[Pair, str], Reference] = {}
 
 
@@ -173,10 +168,10 @@ def work(jobs: list[tuple[str, Any, bool]], path: Path, processes: int, what: st
     return [done[name_of(job)] for job in jobs]
 
 
-def references(path: Path, processes: int) -> None:
-    """Fill REFERENCES by ten healthy runs of each pair and kind."""
+def references(path: Path, processes: int, needed: set[tuple[Pair, str]]) -> None:
+    """Fill REFERENCES by ten healthy runs of each pair and kind that is needed."""
     jobs = [("reference", case, False) for part in PARTS for pair in pairs(part) for kind in KINDS
-            for case in reference_runs(pair, kind)]
+            if (pair, kind) in needed for case in reference_runs(pair, kind)]
     scores: dict[tuple[Pair, str], list[float]] = {}
     for record in work(jobs, path, processes, "healthy references"):
         scores.setdefault((Pair(*record["pair"]), record["kind"]), []).append(record["score"])
@@ -192,6 +187,12 @@ def jobs_of(part: str, limit: int, only: str, diagnosis: bool) -> list[tuple[str
     return chosen + well[::limit]
 
 
+def pair_of(job: tuple[str, Any, bool]) -> tuple[Pair, str]:
+    """The pair and kind with whose reference a job is compared."""
+    kind, case, _ = job
+    return healthy.turn(*case) if kind == "healthy" else (case.pair, case.kind)
+
+
 def main(
     part: Annotated[str, typer.Option(help="development, test or all.")] = "all",
     limit: Annotated[int, typer.Option(min=1, help="Take one case of so many.")] = 1,
@@ -200,17 +201,23 @@ def main(
     diagnosis: Annotated[bool, typer.Option(help="Without: whether cases are built, trained, and count.")] = True,
     out: Annotated[Path | None, typer.Option(
         help="The file of results [default: bench/results/doctor.json of a whole run; a part is not written]")] = None,
+    smoke: Annotated[bool, typer.Option("--smoke", help="One case, to see that it runs.")] = False,
 ) -> None:
     """Diagnose faulty and healthy trainings."""
     parts = PARTS if part == "all" else (part,)
     if not set(parts) <= set(PARTS):
         raise typer.BadParameter(f"there is no {part}; development, test or all", param_hint="--part")
-    rules, bench = rules_hash(), source_hash(HERE)
-    references(PROGRESS / f"references-{bench[:12]}.jsonl", jobs)
-    path = PROGRESS / (f"progress-{bench[:12]}-{rules[:12]}.jsonl" if diagnosis else f"built-{bench[:12]}.jsonl")
-    records = {p: work(jobs_of(p, limit, only, diagnosis), path, jobs, p) for p in parts}
-    summary = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"), "command": " ".join(["bench/doctor/run.py", *sys.argv[1:]]),
+    rules, bench, progress = rules_hash(), source_hash(HERE), PROGRESS
+    chosen = {p: jobs_of(p, limit, only, diagnosis) for p in parts}
+    if smoke:
+        parts, out, progress = PARTS[:1], SMOKE / "doctor.json", SMOKE / "doctor"
+        chosen = {parts[0]: chosen[parts[0]][:1]}
+        shutil.rmtree(progress, ignore_errors=True)
+    references(progress / f"references-{bench[:12]}.jsonl", jobs, {pair_of(job) for p in parts for job in chosen[p]})
+    path = progress / (f"progress-{bench[:12]}-{rules[:12]}.jsonl" if diagnosis else f"built-{bench[:12]}.jsonl")
+    records = {p: work(chosen[p], path, jobs, p) for p in parts}
+    summary = environment() | {
+        "command": " ".join(["python -m bench.doctor.run", *sys.argv[1:]]),
         "rules": rules, "benchmark": bench,
         "references": {f"{pair} {kind}": {"mean": round(r.mean, 4), "sd": round(r.sd, 4)}
                        for (pair, kind), r in REFERENCES.items()},
@@ -218,13 +225,12 @@ def main(
     }
     report.show(summary, records, diagnosis)
     whole = part == "all" and limit == 1 and not only and diagnosis
-    out = out or (HERE.parent / "results" / "doctor.json" if whole else None)
+    out = out or (FOLDER / "doctor.json" if whole else None)
     if out is None:
         print(f"not written to a file: a part of the benchmark; its cases are in {path.relative_to(Path.cwd())}"
               if path.is_relative_to(Path.cwd()) else f"cases are in {path}")
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(summary, indent=1) + "\n")
+    write(out, summary)
     drawn = report.draw(records, summary, out.with_suffix("")) if diagnosis else []
     print("wrote", ", ".join(map(str, [out, *drawn])))
 

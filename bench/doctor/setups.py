@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from estimators import keel
+from ..estimators import keel
 
 Array = np.ndarray
 
@@ -92,6 +90,42 @@ def load(name: str) -> Rows:
         centre, spread = rows.y.mean(), rows.y.std()
         rows = replace(rows, y=(rows.y - centre) / spread, y_test=(rows.y_test - centre) / spread)
     return rows
+
+
+def _raw(rows: Rows, data: str, seed: int) -> Rows:
+    """Features as published, where they are of moderate size."""
+    published = raw(data)
+    return replace(rows, x=published.x, x_test=published.x_test)
+
+
+def _noise(rows: Rows, data: str, seed: int) -> Rows:
+    """Labels of one row in twenty are another's."""
+    rng, y = np.random.default_rng([seed, 21]), rows.y.copy()
+    some = rng.choice(len(y), len(y) // 20, replace=False)
+    y[some] = y[rng.permutation(some)]
+    return replace(rows, y=y)
+
+
+def _imbalance(rows: Rows, data: str, seed: int) -> Rows:
+    """Of one class, half the rows."""
+    rng = np.random.default_rng([seed, 22])
+    return rows.taking((rows.y != rng.integers(rows.classes)) | (rng.random(len(rows.y)) < 0.5))
+
+
+def _shifted(rows: Rows, data: str, seed: int) -> Rows:
+    return replace(rows, x=rows.x * 1.5 + 0.5, x_test=rows.x_test * 1.5 + 0.5)
+
+
+def _constant(rows: Rows, data: str, seed: int) -> Rows:
+    return replace(rows, x=np.column_stack([rows.x, np.ones(len(rows.x))]),
+                   x_test=np.column_stack([rows.x_test, np.ones(len(rows.x_test))]))
+
+
+#: What may be different with the rows of a healthy run, given the name of their data set and the run's seed.
+ROWS: dict[str, Callable[[Rows, str, int], Rows]] = {
+    "": lambda rows, data, seed: rows, "raw": _raw, "noise": _noise, "imbalance": _imbalance, "shifted": _shifted,
+    "constant": _constant,
+}
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ Fits with and without doctor=True alternate in one process; the overhead is the 
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +15,13 @@ from sklearn.datasets import load_digits
 
 import xpdense as xd
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "doctor.json"
+from ..results import FOLDER, SMOKE, environment, write
+
 PAIRS = 25
+NETWORKS = {  #: hidden widths, rows, side of the digits, epochs
+    "64-32-10, 1,800 rows, 30 epochs": ([32], 1800, 8, 30),
+    "64-256-128-10, 1,800 rows, 30 epochs": ([256, 128], 1800, 8, 30),
+    "784-256-10, 10,000 rows, 5 epochs": ([256], 10_000, 28, 5)}
 
 
 def digits(rows: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -29,7 +33,7 @@ def digits(rows: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     return (wide[some] / 16.0 + 0.3 * rng.standard_normal((rows, side * side))).astype(np.float32), y[some]
 
 
-def overhead(hidden: list[int], rows: int, side: int, epochs: int) -> dict[str, Any]:
+def overhead(hidden: list[int], rows: int, side: int, epochs: int, pairs: int = PAIRS) -> dict[str, Any]:
     """The median ratio of a watched fit's seconds to a plain one's, and its quartiles."""
     x, y = digits(rows, side)
     layers = [*(xd.Dense(width, "relu") for width in hidden), xd.Dense(10)]
@@ -43,7 +47,7 @@ def overhead(hidden: list[int], rows: int, side: int, epochs: int) -> dict[str, 
 
     seconds(True)
     ratios = []
-    for pair in range(PAIRS):
+    for pair in range(pairs):
         order = (True, False) if pair % 2 else (False, True)
         times = {doctor: seconds(doctor) for doctor in order}
         ratios.append(times[True] / times[False])
@@ -67,17 +71,18 @@ def large() -> dict[str, float]:
 
 
 def main() -> None:
-    watching = {name: overhead(*arguments) for name, arguments in {
-        "64-32-10, 1,800 rows, 30 epochs": ([32], 1800, 8, 30),
-        "64-256-128-10, 1,800 rows, 30 epochs": ([256, 128], 1800, 8, 30),
-        "784-256-10, 10,000 rows, 5 epochs": ([256], 10_000, 28, 5)}.items()}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="one network and two pairs, to see that it runs")
+    smoke = parser.parse_args().smoke
+    path, names = (SMOKE, list(NETWORKS)[:1]) if smoke else (FOLDER, list(NETWORKS))
+    path = path / "doctor.json"
+    watching = {name: overhead(*NETWORKS[name], pairs=2 if smoke else PAIRS) for name in names}
     for name, cost in watching.items():
         print(f"watching {name}: {cost['percent']:+.2f} % (quartiles {cost['quartiles'][0]:+.2f} to "
               f"{cost['quartiles'][1]:+.2f}), a plain fit takes {cost['plain_seconds']:.2f} s")
-    result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    result["watching"], result["large"] = watching, large()
-    RESULT.write_text(json.dumps(result, indent=1) + "\n")
+    result = json.loads(path.read_text()) if path.exists() else {}
+    write(path, result | {"watching": watching, "large": {} if smoke else large(), "watched_on": environment()})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,9 +10,9 @@ namespace XPD_CLONE {
 #include "../optimizers.h"
 #include "../random.h"
 
-// Both cores hold what a product has read, and a store into it waits until the other one has given up its copy: 30 ns
-// for a line, one line after another, since each is in the cache and no prefetcher sees a miss. Asked for AHEAD of the
-// store, many are on their way at once: a pass over 65,536 floats takes 15 us instead of 130.
+// After a product, both cores have copies of the cache lines that it read, and a store waits until the other core has
+// invalidated its copy: 30 ns for each line in turn, since the line is in the cache and no prefetcher sees a miss.
+// Requests for ownership AHEAD of the store overlap: a pass over 65,536 floats takes 15 us instead of 130.
 constexpr long AHEAD = 1024, BLOCK = 256;  // bytes; elements between two requests, where there are no rows
 inline void prefetch_for_write(const void *to, long bytes) {
     for (long b = 0; b < bytes; b += 64) __builtin_prefetch((const char *)to + b, 1);
@@ -207,7 +207,7 @@ template <typename T> int softmax_cross_entropy(const Arguments &a) {
         const T scale = T(row_weight);
         if (labels) {
             const int64_t c = ((const int64_t *)a.p[S::target])[i];
-            const bool there = c >= 0 && c < cols;  // else no class is its own, as in the specification
+            const bool there = c >= 0 && c < cols;  // else the row has no class, as in the specification
             sum_t = there ? T(1) : smoothing;
             if (smoothing != 0)
                 for (long j = 0; j < cols; ++j) sum_tz += even * (z[j] - most);
@@ -364,8 +364,8 @@ template <typename T> int scale_shift(const Arguments &a) {
 
 // --- the optimizer ---------------------------------------------------------------------------------------------------
 
-// What clipping multiplies every gradient by: min(1, clip / (norm + 1e-6)); the norm in double, scaled where its
-// square would overflow.
+// The factor of every gradient that clips their norm: min(1, clip / (norm + 1e-6)); the norm is computed in double, and
+// scaled if its square overflows.
 template <typename T> T shrink(const T *g, long size, double clip) {
     double sum = 0, scale = 1;
     for (long i = 0; i < size; ++i) sum += double(g[i]) * double(g[i]);
@@ -444,7 +444,7 @@ template <typename T, template <typename> class Rule, int BUFFERS> int update(co
     return 0;
 }
 
-// value += strength times the sum of the squares, added up in lanes.
+// value += strength * sum(weights^2), summed in lanes.
 template <typename T> int penalize(const Arguments &a) {
     using S = slots::penalize;
     const T *w = (const T *)a.p[S::weights];
@@ -461,7 +461,7 @@ template <typename T> int penalize(const Arguments &a) {
 
 // --- the list --------------------------------------------------------------------------------------------------------
 
-// A rule without state buffers, or with one, is given none for the others.
+// The state buffers that a rule does not have are missing.
 template <int BUFFERS> struct updating : slots::update {
     static constexpr int optional = (BUFFERS < 1) << state_0 | (BUFFERS < 2) << state_1;
 };

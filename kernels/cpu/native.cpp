@@ -1,9 +1,9 @@
-// The kernels, compiled for the CPU: a Python module of `call(kernel, wide, arrays, sizes, scalars)`, which runs one, and
-// of `Program`, a list of such calls with their arguments bound, which runs the list as often as it is told.
+// The kernels, compiled for the CPU: the Python module xpdense._native. `call(kernel, wide, arrays, sizes, scalars)`
+// runs a kernel; a `Program` is a list of such calls with bound arguments, which it runs repeatedly.
 //
-// What a kernel computes is in kernels/*.h, its loop in loops.h. The loops are compiled once for each instruction set
-// below, and the best one that this processor has is taken when the module is imported. Nothing here checks shapes:
-// xpdense/ops/native.py does, and is the only caller.
+// kernels/*.h have the formula of a kernel, loops.h has its loop. The loops are compiled once for each instruction set
+// below; at import the best one that the processor supports is chosen. Shapes are not checked here, but in
+// xpdense/ops/native.py, the only caller.
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -27,22 +27,22 @@ struct Arguments {  // the slots of each array have their names in slots.h
     double s[MOST_SCALARS];
 };
 
-using Kernel = int (*)(const Arguments &);  // 0; or 1: a row number is outside of its array, a loss is not finite
+using Kernel = int (*)(const Arguments &);  // 0; 1 if a row number is outside of its array, or a loss is not finite
 
-// The products are those of a BLAS that is there already; its functions have Fortran's arguments.
+// The products are those of SciPy's BLAS; its functions have Fortran's arguments.
 template <typename T>
 using Gemm = void (*)(char *, char *, int *, int *, int *, T *, T *, int *, T *, int *, T *, T *, int *);
 Gemm<float> sgemm = nullptr;
 Gemm<double> dgemm = nullptr;
-inline void gemm(char *a, char *b, int *m, int *n, int *k, float *one, float *x, int *lx, float *y, int *ly, float *zero,
-                 float *out, int *lo) {
+inline void gemm(char *a, char *b, int *m, int *n, int *k, float *one, float *x, int *lx, float *y, int *ly,
+                 float *zero, float *out, int *lo) {
     sgemm(a, b, m, n, k, one, x, lx, y, ly, zero, out, lo);
 }
 inline void gemm(char *a, char *b, int *m, int *n, int *k, double *one, double *x, int *lx, double *y, int *ly,
                  double *zero, double *out, int *lo) {
     dgemm(a, b, m, n, k, one, x, lx, y, ly, zero, out, lo);
 }
-// A kernel's arrays: how many; and a bit for each that may be of int64, that may be missing, that is written to.
+// A kernel: its name, the number of its arrays, the masks of slots.h, and its functions for each element type.
 struct Entry {
     const char *name;
     int arrays, integers, optional, written;
@@ -95,7 +95,7 @@ void choose(const char *most) {
 #endif
 }
 
-// The arguments of one call, with the arrays held for as long as it lasts.
+// The arguments of one call; it keeps the buffers of its arrays while it exists.
 struct Call : Arguments {
     Py_buffer views[MOST_ARRAYS];
     int held = 0;
@@ -105,8 +105,7 @@ struct Call : Arguments {
         while (held) PyBuffer_Release(&views[--held]);
     }
 
-    // 1 where the array is contiguous and of the element type (or of int64, if it may be); 0 where it is not; -1 with an
-    // exception.
+    // 1 if the array is contiguous and of the element type (or of int64, if it may be); 0 if not; -1 with an exception.
     int hold(PyObject *array, int place, bool wide, const Entry &kernel) {
         const bool integer = kernel.integers >> place & 1, written = kernel.written >> place & 1;
         if (array == Py_None) return kernel.optional >> place & 1;
@@ -123,8 +122,8 @@ struct Call : Arguments {
     }
 };
 
-// Binds (kernel, wide, arrays, sizes, scalars): kernel is a number from `kernels`, wide is 1 for float64, the rest are
-// tuples. 1 where it is bound; 0 where an array is not contiguous or of another element type; -1 with an exception.
+// Binds (kernel, wide, arrays, sizes, scalars): kernel is a number from `kernels`, wide is 1 for float64, the others
+// are tuples. 1 if it is bound; 0 if an array is not contiguous or of another element type; -1 with an exception.
 int bind(PyObject *const *args, Py_ssize_t count, Call &bound, Kernel &function) {
     if (count != 5 || !PyTuple_Check(args[2]) || !PyTuple_Check(args[3]) || !PyTuple_Check(args[4])) {
         PyErr_SetString(PyExc_TypeError, "call(kernel, wide, arrays, sizes, scalars)");
@@ -148,7 +147,7 @@ int bind(PyObject *const *args, Py_ssize_t count, Call &bound, Kernel &function)
     return PyErr_Occurred() ? -1 : 1;
 }
 
-// call(kernel, wide, arrays, sizes, scalars): True where it ran; False, with nothing done, where it could not be bound.
+// call(kernel, wide, arrays, sizes, scalars): True if it ran; False, with no effect, if it could not be bound.
 PyObject *call(PyObject *, PyObject *const *args, Py_ssize_t count) {
     Call bound;
     Kernel function = nullptr;
@@ -180,8 +179,8 @@ struct Program {
     PyObject *tables;
 };
 
-// Program(calls, tables): calls is a list of call's argument tuples; an array in one that is the first row of a table
-// moves on by a row with each run.
+// Program(calls, tables): calls is a list of argument tuples of `call`; an array that is the first row of a table moves
+// on by a row with each run.
 PyObject *program_new(PyTypeObject *type, PyObject *args, PyObject *) {
     PyObject *calls, *tables;
     if (!PyArg_ParseTuple(args, "O!O!", &PyList_Type, &calls, &PyTuple_Type, &tables)) return nullptr;
@@ -231,7 +230,7 @@ void program_free(PyObject *object) {
     Py_DECREF(type);
 }
 
-// run(first, count): runs the list for rows first, first + 1, ... of the tables; how many runs came to their end.
+// run(first, count): runs the list for rows first, first + 1, ... of the tables; returns how many runs it completed.
 PyObject *program_run(PyObject *object, PyObject *args) {
     long first, count, done = 0;
     if (!PyArg_ParseTuple(args, "ll", &first, &count)) return nullptr;
@@ -259,12 +258,12 @@ PyObject *program_run(PyObject *object, PyObject *args) {
 }
 
 PyMethodDef program_methods[] = {
-    {"run", program_run, METH_VARARGS, "run(first, count): how many runs came to their end"},
+    {"run", program_run, METH_VARARGS, "run(first, count): the number of completed runs"},
     {nullptr, nullptr, 0, nullptr},
 };
 PyType_Slot program_slots[] = {
     {Py_tp_new, (void *)program_new}, {Py_tp_dealloc, (void *)program_free}, {Py_tp_methods, program_methods},
-    {Py_tp_doc, (void *)"Program(calls, tables): calls with their arguments bound, to be run again and again."},
+    {Py_tp_doc, (void *)"Program(calls, tables): a list of calls with bound arguments, which is run repeatedly."},
     {0, nullptr},
 };
 PyType_Spec program_spec = {"xpdense._native.Program", sizeof(Program), 0, Py_TPFLAGS_DEFAULT, program_slots};
@@ -280,7 +279,7 @@ PyObject *use_blas(PyObject *, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-// use(most): takes the best instruction set up to `most` that this processor has; returns its name.
+// use(most): chooses the best instruction set up to `most` that the processor supports; returns its name.
 PyObject *use(PyObject *, PyObject *most) {
     const char *name = PyUnicode_AsUTF8(most);
     if (!name) return nullptr;
@@ -288,7 +287,7 @@ PyObject *use(PyObject *, PyObject *most) {
     return PyUnicode_FromString(instruction_set);
 }
 
-// use_threads(most): 1, or 2 for large arrays; how many it was before.
+// use_threads(most): use 1 thread, or 2 for large arrays; returns the previous number.
 PyObject *use_threads(PyObject *, PyObject *most) {
     const long wanted = PyLong_AsLong(most);
     if (wanted == -1 && PyErr_Occurred()) return nullptr;
@@ -296,9 +295,10 @@ PyObject *use_threads(PyObject *, PyObject *most) {
 }
 
 PyMethodDef methods[] = {
-    {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, "call(kernel, wide, arrays, sizes, scalars): whether it ran"},
+    {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL,
+     "call(kernel, wide, arrays, sizes, scalars): whether it ran"},
     {"use_blas", use_blas, METH_VARARGS, "use_blas(sgemm, dgemm): capsules of scipy.linalg.cython_blas"},
-    {"use_threads", use_threads, METH_O, "use_threads(most): 1, or 2 for large arrays; how many it was before"},
+    {"use_threads", use_threads, METH_O, "use_threads(most): 1 thread, or 2 for large arrays; the previous number"},
     {"use", use, METH_O, "use(most): the best instruction set up to 'baseline', 'avx2' or 'avx512'; its name"},
     {nullptr, nullptr, 0, nullptr},
 };

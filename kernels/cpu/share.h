@@ -1,8 +1,8 @@
-// A second thread for passes over much memory: share(size, bytes, each, part).
+// A second thread for passes over large arrays: share(size, bytes, each, part).
 //
-// BLAS has threads of its own, which are in the way of any that is awake while a product runs. So the helper sleeps, is
-// woken for a large pass only, and nobody waits for it to come: the caller takes pieces of the pass from the front, the
-// helper, from when it is there, from the back. Which of the two did a piece does not change what is computed.
+// Threads of BLAS compete for a core with any thread that is awake while a product runs. So the helper sleeps and is
+// woken for a large pass only, and the caller does not wait for it to start: the caller takes pieces of the pass from
+// the front, the helper, once it runs, from the back. The result does not depend on which thread computes a piece.
 #include <atomic>
 #include <cfenv>
 #include <condition_variable>
@@ -19,8 +19,8 @@
 
 namespace {
 
-// Bytes that a pass reads and writes for a helper to be worth it, and that a piece of one does. Waking costs the caller
-// 13 us and comes after 29 (in a virtual machine; less outside), in which one core moves 1 MB: half of 4 MB is 50 us.
+// Bytes of memory traffic of a pass above which a helper pays, and of a piece. Waking costs the caller 13 us and takes
+// 29 us (in a virtual machine; less outside), in which one core moves 1 MB; half of 4 MB takes 50 us.
 constexpr long LARGE = 4 << 20, PIECE = 256 << 10;
 
 struct Pass {
@@ -29,7 +29,7 @@ struct Pass {
     long size, each, pieces;
     std::fenv_t floats;  // the caller's rounding, and whether it flushes denormals: the helper computes as it does
     std::atomic<long> taken{0};
-    std::atomic<bool> left{false};  // the helper was here and does not touch this again
+    std::atomic<bool> left{false};  // the helper took part and does not access this again
 
     void work(bool from_the_back) {
         for (long done = 0; taken.fetch_add(1, std::memory_order_relaxed) < pieces; ++done) {
@@ -44,7 +44,7 @@ struct Helper {
     std::condition_variable wake;
     std::atomic<Pass *> open{nullptr};
     std::thread thread;
-    int away_from = -1;  // the core that it keeps off
+    int away_from = -1;  // the core that it does not run on
 
     void serve() {
         for (;;) {
@@ -52,7 +52,7 @@ struct Helper {
                 std::unique_lock<std::mutex> lock(mutex);
                 wake.wait(lock, [this] { return open.load(); });
             }
-            if (Pass *pass = open.exchange(nullptr)) {  // else it came too late
+            if (Pass *pass = open.exchange(nullptr)) {  // else the pass has ended
                 std::fesetenv(&pass->floats);
                 pass->work(true);
                 pass->left.store(true, std::memory_order_release);
@@ -60,8 +60,8 @@ struct Helper {
         }
     }
 
-    // Keeps off the caller's core; false where there is no other. BLAS's waiting thread does not let the other core
-    // idle, and Linux puts a thread that is woken while no core idles on the core of who wakes it, in its place.
+    // Excludes the caller's core; false if there is no other. A waiting thread of BLAS keeps the other core busy, and
+    // Linux places a thread that is woken while no core is idle on the core of the thread that wakes it.
     bool pin_off_core() {
 #ifdef __linux__
         const int here = sched_getcpu();
@@ -78,9 +78,9 @@ struct Helper {
 
 std::atomic<bool> two_threads{true};
 std::atomic<bool> helper_is_taken{false};
-Helper *helper = nullptr;  // for whoever has taken it; never freed: its thread ends with the process
+Helper *helper = nullptr;  // of the thread that took it; never freed, since its thread ends with the process
 
-// Whether there is one core, or BLAS too is told to have one thread.
+// Whether there is one core, or the environment limits BLAS to one thread.
 bool one_thread_is_wanted() {
     for (const char *name : {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"})
         if (const char *value = std::getenv(name))
@@ -92,7 +92,7 @@ bool one_thread_is_wanted() {
     return std::thread::hardware_concurrency() == 1;
 }
 
-// After fork() a child has the calling thread only, and makes a helper when it needs one.
+// After fork() a child has only the calling thread; it starts a helper when it needs one.
 void forget_helper() {
     helper = nullptr;
     helper_is_taken = false;
@@ -111,20 +111,20 @@ bool offer(Pass &pass) {
             auto made = std::make_unique<Helper>();
             made->thread = std::thread(&Helper::serve, made.get());
             helper = made.release();
-        } catch (...) {  // there are no threads here, or no more of them
+        } catch (...) {  // no thread can be started
             two_threads = false;
             return false;
         }
     }
     if (!helper->pin_off_core()) return false;
     std::fegetenv(&pass.floats);
-    helper->open.store(&pass);  // without the mutex: a helper that is about to sleep misses this pass, no more
+    helper->open.store(&pass);  // without the mutex: a helper that is about to sleep may miss this pass
     helper->wake.notify_one();
     return true;
 }
 
-// part(first, end) for ranges that make up [0, size) and begin at multiples of `each`; `bytes`: what the part of one
-// index reads and writes. One thread at a time has the helper; another that comes meanwhile works alone.
+// Calls part(first, end) for ranges that cover [0, size) and begin at multiples of `each`; `bytes` is the memory
+// traffic of one index. One thread at a time has the helper; others compute alone meanwhile.
 template <typename F> void share(long size, long bytes, long each, const F &part) {
     if (size <= each || double(size) * double(bytes) < LARGE || !two_threads || helper_is_taken.exchange(true)) {
         part(0, size);
@@ -134,12 +134,12 @@ template <typename F> void share(long size, long bytes, long each, const F &part
               (size + each - 1) / each, {}};
     const bool offered = offer(pass);
     pass.work(false);
-    if (offered && !helper->open.exchange(nullptr))  // it came, and may be at its last piece
+    if (offered && !helper->open.exchange(nullptr))  // the helper may be at its last piece
         while (!pass.left.load(std::memory_order_acquire)) std::this_thread::yield();
     helper_is_taken = false;
 }
 
-// How many indices of so many bytes make a piece.
+// The number of indices, of so many bytes each, in a piece.
 inline long indices(long bytes) { return PIECE / (bytes + 1) + 1; }
 
 }  // namespace

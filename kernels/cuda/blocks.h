@@ -1,10 +1,10 @@
 // What the kernels for CUDA share: element types, and sums over the threads of a block in a fixed order.
 //
-// S is the type that arrays are stored in, T the type that is computed in: float for 16-bit S, else S itself.
+// S is the type that arrays are stored in, T the type of the arithmetic: float for 16-bit S, else S.
 template <typename S, int SIZE = sizeof(S)> struct xpd_wide { typedef S type; };
 template <typename S> struct xpd_wide<S, 2> { typedef float type; };
 
-#ifdef XPD_RAW  // a RawModule: what follows needs the threads of a block
+#ifdef XPD_RAW  // in a RawModule only: the following needs the threads of a block
 #define WARP 0xffffffffu
 
 template <typename A> __device__ A warp_sum(A v) {
@@ -18,7 +18,7 @@ template <typename A> __device__ A warp_max(A v) {
 // Over all threads of a one-dimensional block, and for all of them; `part` is shared, an A for each warp.
 template <typename A> __device__ A block_sum(A v, A *part) {
     v = warp_sum(v);
-    __syncthreads();  // `part` may still be read from the call before
+    __syncthreads();  // `part` may still be read by the previous call
     if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = v;
     __syncthreads();
     return warp_sum(threadIdx.x % 32 < blockDim.x / 32 ? part[threadIdx.x % 32] : A(0));
@@ -43,8 +43,8 @@ template <typename A> __device__ A column_sum(A v, A *part) {
     __syncthreads();
     return part[threadIdx.x];
 }
-// Whether this block is the last of `blocks` that comes here: it then sees what all have written before. The order in
-// which it adds theirs up is fixed, so the sum is the same in every run. `counter` is zero before and after.
+// Whether this block is the last of `blocks` to arrive here: it then sees what all others wrote before. The order in
+// which it adds their sums is fixed, so the total is the same in every run. `counter` is zero before and after.
 __device__ inline bool is_last(unsigned *counter, unsigned blocks, unsigned *shared) {
     __threadfence();
     __syncthreads();

@@ -1,9 +1,9 @@
-// What an update multiplies every gradient by. With CLIPPED it is min(1, norm_allowed / (norm + 1e-6)), the norm that of
-// all gradients together; where that is beyond 8e37 in float32, the device flushes the factor to 0.
+// The factor of every gradient in an update. With CLIPPED it is min(1, norm_allowed / (norm + 1e-6)) with the norm of
+// all gradients together; if that is beyond 8e37 in float32, the device flushes the factor to 0.
 //
-// With SCALED the gradients are those of a loss that was multiplied by the loss scale; the factor divides by it. Where a
-// gradient is not finite the factor is 0, which leaves everything as it is, and the scale is halved; after GROWTH good
-// steps it is doubled (Micikevicius et al., arXiv:1710.03740).
+// With SCALED the gradients are those of a loss that was multiplied by the loss scale; the factor divides by it. If a
+// gradient is not finite, the factor is 0, the update is skipped, and the scale is halved; after GROWTH good steps it
+// is doubled (Micikevicius et al., arXiv:1710.03740).
 // g (size,); partial (2, gridDim.x); counter (1,), zero; scaling (LOSS_SCALING,), see
 // slots.h; factor (1,). Block 32 x warps, any grid.
 // Bytes moved per element: reads g (twice, the second time from a cache: the norm is formed relative to the largest).

@@ -1,7 +1,7 @@
 // The activation-derivative path: dz = da act'(saved) and the column sums of dz, the gradient of the bias, in one pass.
 //
 // All arrays are (rows, cols), contiguous; dbias (cols,); partial (gridDim.y, cols); counter (gridDim.x,), zeros.
-// Block (32, a power of two), grid (cols / 32, any). Without ACT it makes the column sums of da alone.
+// Block (32, a power of two), grid (cols / 32, any). Without ACT it computes the column sums of da alone.
 // Bytes moved per element: reads saved and da, writes dz (3 items; 1 without ACT).
 extern "C" __global__ void column_sums(const S *saved, const S *da, S *dz, S *dbias, T *partial, unsigned *counter,
                                        long long rows, long long cols) {

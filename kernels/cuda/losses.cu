@@ -1,9 +1,9 @@
 // The loss-gradient path: the (weighted) mean over the batch of a loss and its gradient at the logits, in one pass.
 //
-// z, dz (rows, cols); target (rows, cols), or class numbers (rows,) with LABELS; weight (rows,) with WEIGHTED; value ();
-// partial (gridDim.x,); counter (1,), zero; scale (1,), what dz is multiplied by with SCALED. One warp a row: block
-// 32 x warps, any grid. FACTOR multiplies value and dz. LOSS names an elementwise loss of losses.h; without it, softmax
-// cross-entropy with smoothing K.
+// z, dz (rows, cols); target (rows, cols), or class numbers (rows,) with LABELS; weight (rows,) with WEIGHTED;
+// value (); partial (gridDim.x,); counter (1,), zero; scaling (LOSS_SCALING,), see slots.h: with SCALED, the loss scale
+// is a factor of dz. One warp a row: block 32 x warps, any grid. FACTOR is a factor of value and dz. LOSS names an
+// elementwise loss of losses.h; without it, softmax cross-entropy with smoothing K.
 // Bytes moved per element: reads z and the target, writes dz (3 items).
 #ifdef LOSS
 template <typename S, typename T> __device__ T row_loss(const S *z, const T *t, S *dz, long long cols, T scale) {
@@ -16,7 +16,8 @@ template <typename S, typename T> __device__ T row_loss(const S *z, const T *t, 
     return warp_sum(sum);
 }
 #else
-// The target of column j, smoothed. A class number outside of 0 .. cols - 1 is nobody's, as in the specification.
+// The target of column j, smoothed. The row of a class number outside of 0 .. cols - 1 has no class, as in
+// the specification.
 #ifdef LABELS
 #define TARGET(j) ((j == *t ? T(1) - T(K) : T(0)) + T(K) / T(cols))
 template <typename S, typename T, typename L>
@@ -49,7 +50,7 @@ template <typename S, typename T> __device__ T row_loss(const S *z, const T *t, 
 #endif
 
 extern "C" __global__ void loss(const S *z, const TYPE *target, const T *weight, S *dz, T *value, double *partial,
-                                unsigned *counter, const T *scale, long long rows, long long cols) {
+                                unsigned *counter, const T *scaling, long long rows, long long cols) {
     __shared__ double part[32];
     __shared__ unsigned last;
     const int warps = blockDim.x / 32;
@@ -73,7 +74,7 @@ extern "C" __global__ void loss(const S *z, const TYPE *target, const T *weight,
 #endif
         T up = T(row_weight);
 #ifdef SCALED
-        up *= *scale;
+        up *= scaling[slots::loss_scale];
 #endif
         const T mine = row_loss(z + row * cols, target + row * ROW, dz + row * cols, cols, up);
         // A row of weight 0 may have an infinite loss.

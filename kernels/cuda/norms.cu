@@ -1,4 +1,4 @@
-// The norms: over the features with a warp to each row, over the batch with a block to each 32 columns.
+// The norms: over the features by a warp for each row, over the batch by a block for each 32 columns.
 //
 // x, y, x_hat, dy, dx (rows, cols); gain, bias, dgain, dbias (cols,); statistics (3, rows) or (3, cols): 1 / std, mean,
 // variance. Over the features: block 32 x warps, any grid. Over the batch, and for the sums down the columns: block
@@ -38,7 +38,8 @@ extern "C" __global__ void normalize_rows_backward(const S *dy, const S *gain, c
         }
         mean = warp_sum(mean) / T(cols), projection = warp_sum(projection) / T(cols);
         for (long long j = lane; j < cols; j += 32)
-            dx[at + j] = S(xpd_norm<T>::backward(T(dy[at + j]) * T(gain[j]), mean, T(x_hat[at + j]), projection, rstd[row]));
+            dx[at + j] = S(xpd_norm<T>::backward(T(dy[at + j]) * T(gain[j]), mean, T(x_hat[at + j]), projection,
+                                                 rstd[row]));
     }
 }
 
@@ -67,7 +68,7 @@ extern "C" __global__ void normalize_columns(const S *x, const S *gain, const S 
     if (threadIdx.y == 0) statistics[col] = rstd, statistics[cols + col] = mean, statistics[2 * cols + col] = variance;
 }
 
-// The sums of dy x_hat and of dy down the columns; with a norm over the batch, also dx, which needs just these.
+// The sums of dy x_hat and of dy down the columns; with a norm over the batch also dx, which is a function of them.
 extern "C" __global__ void normalize_columns_backward(const S *dy, const S *gain, const S *x_hat, const T *rstd, S *dx,
                                                       S *dgain, S *dbias, long long rows, long long cols,
                                                       long long makes_dx) {

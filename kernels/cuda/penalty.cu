@@ -7,7 +7,8 @@ extern "C" __global__ void penalize(const T *w, T *value, double *partial, unsig
     __shared__ double part[32];
     __shared__ unsigned last;
     double sum = 0;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < size; i += (long long)gridDim.x * blockDim.x)
+    const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x, step = (long long)gridDim.x * blockDim.x;
+    for (long long i = first; i < size; i += step)
         sum += double(w[i]) * double(w[i]);
     if (grid_sum(&sum, partial, part, counter, &last) && threadIdx.x == 0)
         *value = T(double(*value) + strength * sum);

@@ -19,9 +19,9 @@ _HOMES = {
     "doctor.watch": ("Doctor",),
     "doctor.diagnosis": ("Diagnosis",),
     "doctor.findings": ("Finding",),
-    "doctor.gradients": ("GradientReport", "TensorCheck", "check_gradients", "check_network"),
+    "doctor.gradients.check": ("GradientReport", "TensorCheck", "check_gradients", "check_network"),
+    "doctor.gradients.explain": ("explain_gradients",),
     "learning_rate": ("RateTest", "find_learning_rate"),
-    "doctor.recognise": ("recognise",),
     "checkpointing": ("Checkpoint",),
     "errors": ("ArrayTypeError", "BackendError", "DataError", "DivergenceError", "FileFormatError", "MemoryLimitError",
                "MissingDependencyError", "ModelFileError", "NonFiniteDataError", "NonFiniteLossError", "NotFittedError",
@@ -78,11 +78,11 @@ if TYPE_CHECKING:  # the same, for type checkers and editors
     from .doctor.diagnose import diagnose as diagnose
     from .doctor.diagnosis import Diagnosis as Diagnosis
     from .doctor.findings import Finding as Finding
-    from .doctor.gradients import GradientReport as GradientReport
-    from .doctor.gradients import TensorCheck as TensorCheck
-    from .doctor.gradients import check_gradients as check_gradients
-    from .doctor.gradients import check_network as check_network
-    from .doctor.recognise import recognise as recognise
+    from .doctor.gradients.check import GradientReport as GradientReport
+    from .doctor.gradients.check import TensorCheck as TensorCheck
+    from .doctor.gradients.check import check_gradients as check_gradients
+    from .doctor.gradients.check import check_network as check_network
+    from .doctor.gradients.explain import explain_gradients as explain_gradients
     from .doctor.watch import Doctor as Doctor
     from .errors import ArrayTypeError as ArrayTypeError
     from .errors import BackendError as BackendError

@@ -1,7 +1,7 @@
 """Activation functions: each formula with its derivative under it, in array-API calls only.
 
-`derivative` is taken of what `forward` saved: its input z (the pre-activation) or its output a, whichever makes
-the derivative cheaper or more exact. It is never taken of the incoming gradient.
+`derivative` is a function of the input z of `forward` (the pre-activation) or of its output a, whichever is cheaper or
+more accurate. It is never a function of the incoming gradient.
 """
 
 from __future__ import annotations
@@ -26,13 +26,18 @@ class Activation:
     forward : callable (xp, z) -> a
         Array-API calls on `z` of any shape; must not write into `z`.
     derivative : callable (xp, saved) -> da/dz
-        Of `z` or of `a`, as `saves` says; a new array of the same shape.
+        `saved` is z or a, depending on `saves`. The result must be a new array of the same shape.
     saves : "input" or "output"
-        What the derivative is taken of.
+        Whether `derivative` is a function of the input z or of the output a.
     initializer : str
-        The initializer of a Dense layer with this activation, unless it names one.
+        The default initializer of a Dense layer with this activation.
     config : mapping
         Parameters of the formula, such as `{"slope": 0.01}`; saved with a model.
+
+    Raises
+    ------
+    ParameterError
+        `saves` is neither "input" nor "output".
 
     Examples
     --------
@@ -53,12 +58,12 @@ class Activation:
     config: Mapping[str, float] = field(default_factory=dict)
 
     def spec(self) -> str | dict[str, Any]:
-        """Its name, with its parameters where it has some: what `as_activation` makes it of again."""
+        """Return the name, with the parameters if there are any, from which `as_activation` makes it again."""
         return {"name": self.name, **self.config} if self.config else self.name
 
     @property
     def builtin(self) -> bool:
-        """Whether it is one of this module, and not a user's of the same name: only then ops may go by the name."""
+        """Whether the formulas are those of this module, so that ops may choose a kernel by the name."""
         return self.forward.__module__ == self.derivative.__module__ == __name__ and self.name in ACTIVATIONS
 
     def __reduce_ex__(self, protocol: Any) -> Any:  # the formulas of this module do not pickle
@@ -74,18 +79,33 @@ class Activation:
 # --- pieces ----------------------------------------------------------------------------------------------------
 
 def sigmoid(xp: Any, z: Array) -> Array:
-    """1 / (1 + exp(-z)); exact in relative terms at both ends, for it never exponentiates a positive number."""
+    """1 / (1 + exp(-z)), of a small relative error for every z: no positive number is exponentiated.
+
+    >>> import numpy as np
+    >>> sigmoid(np, np.array([-800.0, 0.0, 800.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
     e = xp.exp(-xp.abs(z))
     return xp.where(z >= 0, 1.0 / (1.0 + e), e / (1.0 + e))
 
 
 def softplus(xp: Any, z: Array) -> Array:
-    """log(1 + exp(z)), finite for every finite z."""
+    """log(1 + exp(z)), finite for every finite z.
+
+    >>> import numpy as np
+    >>> softplus(np, np.array([-800.0, 800.0])).tolist()
+    [0.0, 800.0]
+    """
     return xp.maximum(z, 0.0) + xp.log1p(xp.exp(-xp.abs(z)))
 
 
 def clip(xp: Any, x: Array, low: float, high: float) -> Array:
-    """x cut off at both ends; NaN stays. (`xp.clip` of some namespaces waits for the device.)"""
+    """Limit x to [low, high]; NaN stays NaN. (`xp.clip` of some namespaces synchronises with the device.)
+
+    >>> import numpy as np
+    >>> clip(np, np.array([-3.0, 0.5]), -1.0, 1.0).tolist()
+    [-1.0, 0.5]
+    """
     return xp.minimum(xp.maximum(x, low), high)
 
 
@@ -97,10 +117,14 @@ def _polynomial(x: Array, coefficients: tuple[float, ...]) -> Array:
 
 
 def erf(xp: Any, x: Array) -> Array:
-    """The error function, which the array API lacks. Shape in, shape out; error below 3e-16 in float64.
+    """The error function, elementwise, which the array API lacks; the error is below 3e-16 in float64.
 
-    Source: W. J. Cody, "Rational Chebyshev approximations for the error function", Math. Comp. 23 (1969); the
-    coefficients are those of its SPECFUN routine CALERF.
+    Source: W. J. Cody, "Rational Chebyshev approximations for the error function", Math. Comp. 23 (1969), with the
+    coefficients of the SPECFUN routine CALERF.
+
+    >>> import numpy as np
+    >>> erf(np, np.array([0.0, 1.0, 8.0])).round(6).tolist()
+    [0.0, 0.842701, 1.0]
     """
     y = xp.abs(x)
     small = xp.minimum(y, 0.46875)
@@ -145,7 +169,7 @@ def _tanh_derivative(xp: Any, a: Array) -> Array:
 
 
 def leaky_relu(slope: float = 0.01) -> Activation:
-    """max(z, slope * z), 0 < slope < 1.
+    """Return the activation max(z, slope * z), with 0 < slope < 1.
 
     >>> leaky_relu(0.2).config
     {'slope': 0.2}
@@ -160,7 +184,9 @@ def leaky_relu(slope: float = 0.01) -> Activation:
 
 
 def elu(alpha: float = 1.0) -> Activation:
-    """z for z > 0, else alpha * (exp(z) - 1). Source: Clevert et al., arXiv:1511.07289.
+    """Return the activation z for z > 0, else alpha * (exp(z) - 1), with alpha > 0.
+
+    Source: Clevert et al., arXiv:1511.07289.
 
     >>> elu(alpha=0.5).name
     'elu'
@@ -203,7 +229,7 @@ def _gelu_tanh() -> Activation:
     c, k = math.sqrt(2.0 / math.pi), 0.044715
 
     def tanh(xp: Any, z: Array) -> Array:
-        z = clip(xp, z, -40.0, 40.0)  # the tanh is 1 long before; keeps z ** 3 finite
+        z = clip(xp, z, -40.0, 40.0)  # tanh is 1 for smaller z already; keeps z ** 3 finite
         return xp.tanh(c * (z + k * z * z * z))
 
     def derivative(xp: Any, z: Array) -> Array:
@@ -233,7 +259,7 @@ def _mish() -> Activation:
     )
 
 
-#: Every activation by name.
+#: The activations by name.
 ACTIVATIONS: dict[str, Activation] = {
     a.name: a
     for a in (
@@ -257,7 +283,7 @@ _WITH_PARAMETERS: dict[str, Callable[..., Activation]] = {"leaky_relu": leaky_re
 
 
 def as_activation(value: str | Mapping[str, Any] | Activation) -> Activation:
-    """An Activation from its name, from a saved configuration, or from itself.
+    """Return the Activation of a name or of a saved configuration; an Activation is returned as it is.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""All parameters of a network in one contiguous buffer, all gradients in another, named views into both.
+"""The arena: all parameters of a network in one contiguous buffer, all gradients in another, and views into both.
 
-Weights that decay come first, so that weight decay is a prefix of the buffer and needs no mask. Each tensor starts
-at a multiple of 16 elements (a cache line of float32); the gaps hold zeros and stay zero. A third, small buffer
-holds what is not trained but belongs to the model (running means and variances).
+Parameters with weight decay come first, so that weight decay applies to a prefix of the buffer and needs no mask. Each
+tensor starts at a multiple of 16 elements (a cache line of float32); the elements between tensors are always zero. A
+third buffer holds the state that is not trained, such as running means and variances.
 """
 
 from __future__ import annotations
@@ -21,16 +21,26 @@ ALIGNMENT = 16
 
 @dataclass(frozen=True)
 class Parameter:
-    """What a layer declares for each of its arrays.
+    """The declaration of one array of a layer.
 
-    Attributes
+    Parameters
     ----------
     shape : tuple of int
     initializer : str or Initializer
     decay : bool
-        Whether weight decay applies to it (weights yes, biases and norms no).
+        Whether weight decay applies to the array: usually to weights, and not to biases and norms.
     trained : bool
         False for state that is saved but not trained, such as a running mean.
+
+    Raises
+    ------
+    ParameterError
+        A length in `shape` is not a positive integer.
+
+    Examples
+    --------
+    >>> Parameter((3, 2), "he_normal", decay=True).size
+    6
     """
 
     shape: tuple[int, ...]
@@ -44,6 +54,7 @@ class Parameter:
 
     @property
     def size(self) -> int:
+        """Number of elements."""
         size = 1
         for n in self.shape:
             size *= n
@@ -53,16 +64,38 @@ class Parameter:
 class Arena:
     """The buffers of one network on one backend.
 
+    Parameters
+    ----------
+    declared : mapping of str to Parameter
+    backend : Backend
+    dtype : str
+        Element type of parameters and state.
+    storage : str, optional
+        Element type of gradients and working parameters, if it is another.
+
     Attributes
     ----------
     params, grads : array (size,)
         Parameters and their gradients, in the same order.
     working : array (size,)
-        The parameters as products read them: `params` itself, or a copy of it in the 16-bit type of `grads`.
+        The parameters as the products read them: `params` itself, or a copy of it in the 16-bit type of `grads`.
     state : array (state_size,)
-        Untrained state.
+        State that is not trained.
     decay_size : int
-        `params[:decay_size]` are the parameters that weight decay applies to.
+        Weight decay applies to `params[:decay_size]`.
+
+    Raises
+    ------
+    MemoryLimitError
+        Training would need more memory than the device has.
+
+    Examples
+    --------
+    >>> from xpdense.backend import resolve
+    >>> declared = {"0.weight": Parameter((3, 2), decay=True), "0.bias": Parameter((2,))}
+    >>> arena = Arena(declared, resolve("numpy"), "float32")
+    >>> arena.params.shape, arena.decay_size, arena.values("0.weight").shape
+    ((32,), 16, (3, 2))
     """
 
     def __init__(self, declared: Mapping[str, Parameter], backend: Backend, dtype: str,
@@ -89,36 +122,36 @@ class Arena:
         return offset
 
     def view(self, buffer: Array, name: str) -> Array:
-        """The tensor `name` in `buffer`, a buffer laid out as `params` (or as `state`), as a writable view."""
+        """Return a writable view of the tensor `name` in `buffer`, which is laid out as `params` or as `state`."""
         parameter, start = self.declared[name], self._offsets[name]
         return self.backend.xp.reshape(buffer[start : start + parameter.size], parameter.shape, copy=False)
 
     def values(self, name: str) -> Array:
-        """The parameter or state tensor `name` itself."""
+        """Return a writable view of the parameter or state tensor `name`."""
         return self.view(self.params if self.declared[name].trained else self.state, name)
 
     def working_values(self, name: str) -> Array:
-        """The same as the layers read it: see `working`."""
+        """Return a view of the tensor `name` as the layers read it: see `working`."""
         return self.view(self.working, name) if self.declared[name].trained else self.values(name)
 
     def initialize(self, seed: int) -> None:
-        """Draw every tensor anew; the same seed gives the same values on every backend."""
+        """Draw the values of every tensor; the same seed gives the same values on every backend."""
         for position, (name, parameter) in enumerate(self.declared.items()):
             rng = np.random.default_rng([seed, position])
             self.write(name, as_initializer(parameter.initializer).draw(rng, parameter.shape))
 
     def write(self, name: str, values: np.ndarray) -> None:
-        """Set tensor `name` from a host array of its shape."""
+        """Set the tensor `name` from a NumPy array of its shape."""
         with np.errstate(under="ignore"):
             cast = np.array(values, dtype=self.dtype)
         self.values(name)[...] = self.backend.from_host(cast)
 
     def to_host(self) -> dict[str, np.ndarray]:
-        """Copies of all tensors, trained or not, by name."""
+        """Return copies of all tensors, trained or not, by name, as NumPy arrays."""
         return {name: np.array(self.backend.to_host(self.values(name))) for name in self.declared}
 
     def snapshot(self, into: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
-        """A copy of parameters and state, for `restore`; in the memory of an earlier one, where that is given."""
+        """Return a copy of parameters and state, for `restore`; `into` is an earlier copy, whose memory is reused."""
         xp = self.backend.xp
         if into is None:
             return xp.asarray(self.params, copy=True), xp.asarray(self.state, copy=True)
@@ -126,11 +159,11 @@ class Arena:
         return into
 
     def restore(self, saved: tuple[Array, Array]) -> None:
-        """Put a snapshot's values back, in place."""
+        """Write the values of a snapshot to parameters and state, in place."""
         self.params[...], self.state[...] = saved
         self.refresh()
 
     def refresh(self) -> None:
-        """Bring `working` up to date after something other than an update has written to `params`."""
+        """Copy `params` to `working`; needed after anything other than an update has written to `params`."""
         if self.working is not self.params:
             self.working[...] = self.params

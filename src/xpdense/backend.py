@@ -1,7 +1,7 @@
-"""Array namespaces and devices: from a name or an array to a place to compute, and back to the host.
+"""Array namespaces and devices: the backend of a name or of an array, and transfers to and from the host.
 
-This is, with `ops`, the only module that knows one namespace from another. CuPy and PyTorch are imported when
-they are asked for by name, or when an array of theirs is handed in, and never otherwise.
+This module and `ops` are the only ones that depend on the namespace. CuPy and PyTorch are imported only when they are
+requested by name, or when one of their arrays is passed in.
 """
 
 from __future__ import annotations
@@ -29,18 +29,24 @@ DTYPES = {"float32": np.float32, "float64": np.float64}
 
 @dataclass(frozen=True)
 class Backend:
-    """A namespace and one of its devices.
+    """An array namespace and one of its devices; see `resolve`.
 
     Attributes
     ----------
     name : str
-        As a user writes it: "numpy", "torch:cpu", "cupy:0", "array_api_strict:device1".
+        Namespace and device, such as "numpy", "torch:cpu", "cupy:0" or "array_api_strict:device1".
     kind : str
         The namespace's part of the name.
     xp : module
-        The array-API namespace (array-api-compat's where it has one).
+        The array-API namespace, from array-api-compat if it has the namespace.
     device : object
-        The device as the namespace knows it; None where it knows none.
+        The namespace's object for the device; None for NumPy.
+
+    Examples
+    --------
+    >>> backend = resolve("numpy")
+    >>> backend.zeros((2, 3), "float32").shape, backend.on_host
+    ((2, 3), True)
     """
 
     name: str
@@ -50,32 +56,32 @@ class Backend:
 
     @property
     def on_host(self) -> bool:
-        """Whether reading a number is free, that is, synchronises nothing."""
+        """Whether arrays are in the memory of the host, so that reading a number does not synchronise."""
         return self.kind in ("numpy", "array_api_strict") or str(self.device) == "cpu"
 
     def dtype(self, name: str) -> Any:
-        """The namespace's own object for "float32", "int64", ..."""
+        """Return the namespace's dtype of a name such as "float32" or "int64"."""
         if name == "bfloat16" and self.kind != "torch":
             try:
-                return np.dtype(import_module("ml_dtypes").bfloat16)  # what CuPy knows as such
+                return np.dtype(import_module("ml_dtypes").bfloat16)  # which CuPy supports
             except ImportError as error:
                 raise BackendError("bfloat16 needs ml_dtypes: pip install ml-dtypes") from error
         return getattr(self.xp, name)
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """An array that is not initialised; in NumPy it starts at a cache line, which malloc does not promise."""
+        """Return an uninitialised array; in NumPy it is aligned to a cache line, which malloc does not guarantee."""
         if self.kind == "numpy":
             return _aligned(np.empty, shape, dtype)
         return self.xp.empty(shape, dtype=self.dtype(dtype), device=self.device)
 
     def zeros(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """An array of zeros, aligned as `empty`."""
+        """Return an array of zeros, aligned as in `empty`."""
         if self.kind == "numpy":
             return _aligned(np.zeros, shape, dtype)
         return self.xp.zeros(shape, dtype=self.dtype(dtype), device=self.device)
 
     def from_host(self, values: np.ndarray) -> Array:
-        """A NumPy array, on this backend. On NumPy it is `values` itself; elsewhere it may share its memory."""
+        """Return a NumPy array as an array of this backend; it may share the memory of `values`."""
         if self.kind == "numpy":
             return values
         if self.kind == "torch" and not (values.flags.writeable and values.flags.c_contiguous):
@@ -83,7 +89,7 @@ class Backend:
         return self.xp.asarray(values, device=self.device)
 
     def to_host(self, array: Array) -> np.ndarray:
-        """An array of this backend as a NumPy array (waits for the device)."""
+        """Return an array of this backend as a NumPy array; this synchronises with the device."""
         if self.kind == "torch":
             array = array.detach().cpu()
             if array.dtype == self.xp.bfloat16:  # which NumPy does not have
@@ -95,24 +101,24 @@ class Backend:
         return np.asarray(array)
 
     def contiguous(self, array: Array) -> Array:
-        """The same numbers, row after row in memory; itself where they are."""
+        """Return the array in C order; an array that is contiguous already is returned as it is."""
         if self.kind == "torch":
             return array.contiguous()
         return self.xp.ascontiguousarray(array) if self.kind in ("numpy", "cupy") and array.ndim else array
 
     def adopted(self, array: Array) -> Array:
-        """An array that a user handed in as numbers alone: no autograd history, no subclass of its own."""
+        """Return a user's array as a plain array of the namespace, without autograd history or subclass."""
         if self.kind == "torch":
             return array.detach()
         return np.asarray(array) if self.kind == "numpy" else array
 
     def active(self) -> contextlib.AbstractContextManager[Any]:
-        """A context in which this backend's device is the current one (only CuPy has such a thing)."""
+        """Return a context in which the device is the current one; only CuPy has a current device."""
         return self.device if self.kind == "cupy" else contextlib.nullcontext()
 
     @contextlib.contextmanager
     def copying(self) -> Iterator[Callable[[], None]]:
-        """A context in which copies to the device go beside what it computes; call what it gives to wait for them."""
+        """Return a context whose copies to the device run beside its computation; its value is a function to wait."""
         if self.kind != "cupy":
             yield lambda: None
             return
@@ -120,7 +126,7 @@ class Backend:
             yield stream.synchronize
 
     def memory(self) -> int:
-        """Bytes of memory that the device has in all; 0 where that is not known."""
+        """Return the total memory of the device in bytes; 0 if it is not known."""
         if self.kind == "cupy":
             with self.device:
                 return int(self.xp.cuda.runtime.memGetInfo()[1])
@@ -135,7 +141,7 @@ class Backend:
         return min(here, int(limit)) if limit.isdigit() else here
 
     def free(self) -> int:
-        """Bytes of memory that can be had now; 0 where that is not known."""
+        """Return the free memory of the device in bytes; 0 if it is not known."""
         if self.kind == "cupy":
             with self.device:
                 return int(self.xp.cuda.runtime.memGetInfo()[0] + self.xp.get_default_memory_pool().free_bytes())
@@ -144,13 +150,13 @@ class Backend:
         return _free_on_host()
 
     def exceeds_half_free(self, size: int) -> bool:
-        """Whether that many bytes would take more than half of what is free on a GPU; never on the host."""
+        """Whether `size` bytes are more than half of the free memory of a GPU; False on the host."""
         if self.kind != "cupy":
             return False
         return size > self.free() // 2
 
     def check_memory(self, needed: int, what: str) -> None:
-        """Raise MemoryLimitError when `needed` bytes are more than the device has."""
+        """Raise MemoryLimitError if `needed` bytes are more than the total memory of the device."""
         limit = self.memory()
         if limit and needed > limit:
             raise MemoryLimitError(
@@ -160,7 +166,7 @@ class Backend:
 
     @cached_property
     def matmul_takes_out(self) -> bool:
-        """Whether `xp.matmul` writes into `out=`; the standard does not have it, most namespaces do."""
+        """Whether `xp.matmul` takes `out=`, which is not part of the array API standard."""
         a = self.xp.ones((2, 2), dtype=self.xp.float32, device=self.device)
         out = self.xp.zeros((2, 2), dtype=self.xp.float32, device=self.device)
         try:
@@ -174,7 +180,7 @@ class Backend:
 
 
 def _free_on_host() -> int:
-    """What Linux says can be had without swapping, or the less that is left to a container; 0 elsewhere."""
+    """Return the memory that Linux can allocate without swapping, within the limit of a container; else 0."""
     try:
         found = {line.split(":")[0]: line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines()}
         free = int(found["MemAvailable"]) * 1024
@@ -184,7 +190,7 @@ def _free_on_host() -> int:
         group = Path("/sys/fs/cgroup")
         limit, used = int((group / "memory.max").read_text()), int((group / "memory.current").read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        free = min(free, limit - used + int(stat["inactive_file"]))  # pages of files that are given up at once
+        free = min(free, limit - used + int(stat["inactive_file"]))  # the cache of files, which the system can free
     return free
 
 
@@ -247,7 +253,7 @@ def _jax(device: str) -> Backend:
 
 _IMMUTABLE = (
     "the arrays of {name} are immutable, and xpdense writes its parameters in place: it needs a namespace whose "
-    "slices are writable views. Use numpy, cupy or torch; hand data over with numpy.asarray(x)."
+    "slices are writable views. Use numpy, cupy or torch, and pass numpy.asarray(x)."
 )
 _MAKERS: dict[str, Callable[[str], Backend]] = {
     "numpy": _numpy, "cupy": _cupy, "torch": _torch, "array_api_strict": _array_api_strict,
@@ -268,14 +274,14 @@ def _import(module: str, kind: str) -> Any:
 
 
 def resolve(name: str) -> Backend:
-    """The backend of a name: a namespace, or a namespace and a device after a colon.
+    """Return the backend of a name: a namespace, or a namespace and a device after a colon.
 
     Raises
     ------
     UnknownNameError
-        The namespace's name is not known.
+        The name of the namespace is not known; the message lists those that are.
     BackendError
-        It is known, but not installed, or its device is not there.
+        The namespace is not installed, or does not have the device.
 
     >>> resolve("numpy").name
     'numpy'
@@ -294,7 +300,7 @@ def resolve(name: str) -> Backend:
 # --- by array --------------------------------------------------------------------------------------------------
 
 def backend_of(array: Any) -> Backend | None:
-    """The backend whose array this is; None for lists, frames and everything else that NumPy would convert.
+    """Return the backend of an array; None for lists, frames and other values that NumPy can convert.
 
     >>> backend_of(np.zeros(3)).name
     'numpy'
@@ -346,7 +352,12 @@ def _to_cpu(array: Array) -> Array:
 
 
 def host(values: Any, what: str = "array") -> np.ndarray:
-    """Anything array-like as a NumPy array: arrays of every namespace, lists, frames and series.
+    """Return an array of any namespace, a list, a frame or a series as a NumPy array; `what` is its name in errors.
+
+    Raises
+    ------
+    ArrayTypeError
+        The values are sparse, or lists of unequal lengths.
 
     >>> host([[1, 2]]).shape
     (1, 2)
@@ -362,11 +373,32 @@ def host(values: Any, what: str = "array") -> np.ndarray:
         raise ArrayTypeError(f"{what} cannot be made an array: {error}") from None
 
 
-# --- what is here ----------------------------------------------------------------------------------------------
+# --- availability ----------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True)
 class BackendInfo:
-    """One row of `backends()`: a namespace on one device, or the reason why it cannot serve."""
+    """One row of `backends()`: a namespace on one device, or the reason why it is not available.
+
+    Attributes
+    ----------
+    name : str
+        Such as "numpy" or "cupy:0".
+    available : bool
+    version, device : str
+        The version of the namespace and a description of the device.
+    ops : str
+        The ops that compute there: "native", "cuda" or "generic".
+    note : str
+        A reason or an advice, such as a command that installs the namespace.
+    replays : bool
+        Whether `fit` records a step and replays it without Python.
+
+    Examples
+    --------
+    >>> from xpdense.ops import backends
+    >>> [row.available for row in backends() if row.name == "numpy"]
+    [True]
+    """
 
     name: str
     available: bool
@@ -374,20 +406,28 @@ class BackendInfo:
     device: str
     ops: str
     note: str
-    replays: bool = False  # whether `fit` records a step and replays it without Python
+    replays: bool = False
 
 
 def installed(module: str) -> bool:
+    """Whether a module can be imported; it is not imported.
+
+    >>> installed("numpy"), installed("no_such_module")
+    (True, False)
+    """
     return module in sys.modules or util.find_spec(module) is not None
 
 
 def devices(kind: str) -> list[tuple[Backend, str]]:
-    """The backends of a namespace that are here, each with its device in words.
+    """Return the backends of a namespace on this machine, each with a description of its device.
 
     Raises
     ------
     BackendError
-        There are none; the message says why, and what to install.
+        The namespace is not available; the message has the reason, and the command that installs it.
+
+    >>> [backend.name for backend, device in devices("numpy")]
+    ['numpy']
     """
     if kind == "cupy":
         first = _cupy("0")
@@ -402,6 +442,11 @@ def devices(kind: str) -> list[tuple[Backend, str]]:
 
 
 def version(kind: str) -> str:
+    """Return the version of an installed namespace; "" if it is not installed.
+
+    >>> version("numpy") == np.__version__
+    True
+    """
     for distribution in {"cupy": ("cupy-cuda13x", "cupy-cuda12x", "cupy")}.get(kind, (kind,)):
         try:
             return metadata.version(distribution)
@@ -411,5 +456,9 @@ def version(kind: str) -> str:
 
 
 def kinds() -> dict[str, str]:
-    """The namespaces that have a name, each with the command that installs it."""
+    """Return the names of the namespaces, each with the command that installs it.
+
+    >>> kinds()["numpy"]
+    'pip install numpy'
+    """
     return dict(_INSTALL)

@@ -258,8 +258,9 @@ def identify(network: Network, feed: Feed, validation: Dataset | None, loss: Los
              epochs: int, metrics: Sequence[Metric], callbacks: Sequence[Callback]) -> dict[str, Any]:
     """What two trainings must have in common for one to continue the other, as JSON can hold it."""
     remembering = [type(c).__name__ for c in callbacks if type(c).state_dict is not Callback.state_dict]
-    return {"layers": network.config()["layers"], "inputs": network.inputs, "dtype": network.dtype, "seed": network.seed,
-            "precision": network.precision, "loss": loss.config(), "optimizer": _described(optimizer),
+    return {"layers": network.config()["layers"], "inputs": network.inputs, "dtype": network.dtype,
+            "seed": network.seed, "precision": network.precision, "loss": loss.config(),
+            "optimizer": _described(optimizer),
             "learning_rate": _described(optimizer.learning_rate),
             "schedule_needs_total": optimizer.learning_rate.needs_total, "batch_size": feed.batch_size,
             "epochs": epochs, "shuffle": feed.shuffle, "rows": feed.count, "data": feed.digest(),

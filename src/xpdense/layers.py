@@ -1,8 +1,8 @@
 """Layers: forward and backward of each on one screen.
 
-A layer is its configuration; a network copies it, gives it its parameters and gradients as views into the arena
-(`self.params`, `self.grads`), and hands it a `Tape` in each pass. What forward must remember for backward goes on
-the tape, so that one network may predict in several threads at once.
+A layer holds its configuration. A network copies it, binds it to views into the arena (`self.params`, `self.grads`),
+and passes it a `Tape` in each pass. What backward needs from forward is kept on the tape, so that one network can
+predict in several threads at once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from .ops import Memory, Ops
 
 
 class Tape(Memory):
-    """What one layer remembers between forward and backward, and the memory that it works in.
+    """The values that a layer keeps between forward and backward, and the memory that it works in.
+
+    A layer stores what backward needs as attributes of its own, such as `tape.x`.
 
     Attributes
     ----------
@@ -29,11 +31,16 @@ class Tape(Memory):
     step : int64 array (1,), or None
         Number of the training step, on the device.
     input_gradient : bool
-        Whether anybody needs the gradient of the layer's input.
+        Whether the gradient of the layer's input is needed.
     children : list of Tape
-        For a layer that holds layers.
+        The tapes of the layers inside the layer.
 
-    A layer may put whatever it wants to remember on it as attributes.
+    Examples
+    --------
+    >>> tape = Tape(train=True)
+    >>> tape.x = 3.0
+    >>> tape.x, tape.train
+    (3.0, True)
     """
 
     x: Array
@@ -44,19 +51,19 @@ class Tape(Memory):
         self.train, self.step, self.input_gradient = train, step, input_gradient
         self.children: list[Tape] = []
 
-    def __getattr__(self, name: str) -> Any:  # for type checkers: attributes are the layer's own
+    def __getattr__(self, name: str) -> Any:  # for type checkers: a layer chooses its attributes
         raise AttributeError(f"this tape holds no {name!r}: did forward run before backward?")
 
 
 class Layer:
-    """A step of a network; subclass it and write `forward` and `backward`.
+    """Base class of the layers; subclass it and write `forward` and `backward`.
 
-    Public attributes are what its `__init__` takes, under the same names: a saved model makes the layer of them again.
-    Attributes of another kind begin with an underscore.
+    Public attributes are the arguments of `__init__`, under the same names: a saved model makes the layer again from
+    them. The names of other attributes begin with an underscore.
 
     Examples
     --------
-    A user's own layer, with a learnt gain for each feature:
+    A user-defined layer, with a trained gain for each feature:
 
     >>> import xpdense as xd
     >>> class Scale(xd.Layer):
@@ -72,44 +79,47 @@ class Layer:
     True
     """
 
-    #: Views into the arena by name, set by the network.
+    #: Views into the arena by name, set by `bind`.
     params: Mapping[str, Array]
     grads: Mapping[str, Array]
 
     def parameters(self, inputs: int) -> dict[str, Parameter]:
-        """The arrays that the layer needs for inputs of this many features, by name."""
+        """Return the declarations of the layer's arrays for inputs of this many features, by name."""
         return {}
 
     def outputs(self, inputs: int) -> int:
-        """How many features come out when `inputs` go in; raise ShapeError where they cannot."""
+        """Return the number of output features for this many input features; raise ShapeError if it does not fit."""
         return inputs
 
     def forward(self, ops: Ops, x: Array, tape: Tape) -> Array:
-        """(..., batch, inputs) -> (..., batch, outputs). It must not write into `x`."""
+        """Return the output (..., batch, outputs) for x (..., batch, inputs); it must not write into `x`."""
         raise NotImplementedError
 
     def backward(self, ops: Ops, dy: Array, tape: Tape) -> Array:
-        """dL/dx from dL/dy; overwrites every array of `self.grads`. It must not write into `dy`."""
+        """Return dL/dx for dL/dy, and overwrite every array of `self.grads`; it must not write into `dy`.
+
+        The result is not used where `tape.input_gradient` is False, and may then be None.
+        """
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """The arguments that make this layer again, as JSON can hold them."""
+        """Return the arguments that make this layer again; values are those of JSON."""
         return {k: v for k, v in vars(self).items() if not k.startswith("_") and k not in ("params", "grads")}
 
     def bind(self, params: Mapping[str, Array], grads: Mapping[str, Array], key: tuple[int, int]) -> None:
-        """Take the views into the arena, by name, and the key of the random bits that the layer draws.
+        """Set `params` and `grads`, views into the arena by name.
 
-        The key is a pair of ints in [0, 2**32): the network's seed and the position of the layer. A layer that draws
-        random bits overrides this method and keeps it.
+        `key` identifies the layer's random bits: two ints in [0, 2**32), the network's seed and the layer's position.
+        A layer that draws random bits overrides this method to store it.
         """
         self.params, self.grads = params, grads
 
     def sublayers(self) -> Sequence[Layer]:
-        """The layers inside this one."""
+        """Return the layers inside this one."""
         return ()
 
     def unbound(self) -> Layer:
-        """A copy, its inner layers copied too, that belongs to no network."""
+        """Return a copy that is bound to no network; the layers inside it are copied too."""
         layer = copy.copy(self)
         for name, value in list(vars(self).items()):
             if name in ("params", "grads"):
@@ -125,22 +135,35 @@ class Layer:
 
 
 class Dense(Layer):
-    """a = activation(x @ weight + bias).
+    """A fully connected layer, a = activation(x @ weight + bias).
 
     Parameters
     ----------
     units : int
-        Features that come out.
+        Number of output features.
     activation : str or Activation
     initializer : str or Initializer, optional
-        Of the weight; the default follows the activation (He for the rectifiers, LeCun for selu, else Glorot).
+        The initializer of the weight. The default depends on the activation: He for the rectifiers, LeCun for selu,
+        else Glorot.
     bias : bool
-        Whether there is one; it starts at zero.
+        Whether the layer has a bias, whose initial values are zero.
+
+    Raises
+    ------
+    ParameterError
+        `units` is not a positive integer, or an argument is of the wrong type.
+    UnknownNameError
+        The activation or the initializer is not registered.
 
     Notes
     -----
     weight (inputs, units), bias (units,). Backward, with z = x @ weight + bias and sums over the batch:
     dz = da * activation'(z); dweight = x.T @ dz; dbias = sum(dz); dx = dz @ weight.T.
+
+    Examples
+    --------
+    >>> {name: p.shape for name, p in Dense(2, "relu").parameters(inputs=3).items()}
+    {'weight': (3, 2), 'bias': (2,)}
     """
 
     def __init__(self, units: int, activation: str | Mapping[str, Any] | Activation = "identity", *,
@@ -178,10 +201,19 @@ class Dense(Layer):
 
 
 class Dropout(Layer):
-    """Zeroes each feature with probability `rate` in training and scales the rest by 1 / (1 - rate).
+    """Dropout: in training, set each feature to zero with probability `rate`, and scale the others by 1 / (1 - rate).
 
-    Which features go is a function of the network's seed, the layer's place and the step: nothing is drawn from a
-    generator, and backward draws the same again. Source: Srivastava et al., JMLR 15 (2014).
+    The random bits are a function of the network's seed, the layer's position and the step; backward draws the same
+    bits again. Outside training the layer returns its input. Source: Srivastava et al., JMLR 15 (2014).
+
+    Parameters
+    ----------
+    rate : float in [0, 1)
+
+    Examples
+    --------
+    >>> Dropout(0.2).outputs(inputs=3)
+    3
     """
 
     _key = (0, 0)
@@ -206,7 +238,7 @@ class Dropout(Layer):
 
 
 class _Norm(Layer):
-    """What the two norms share: a gain that starts at one and a bias that starts at zero."""
+    """Base class of the two norms: a gain, whose initial values are one, and a bias, whose initial values are zero."""
 
     def __init__(self, epsilon: float = 1e-5) -> None:
         self.epsilon = real("epsilon", epsilon, 0.0, open_low=True)
@@ -226,7 +258,18 @@ class _Norm(Layer):
 
 
 class LayerNorm(_Norm):
-    """Normalises each row over its features, then gain and bias (Ba et al., arXiv:1607.06450)."""
+    """Layer normalisation: each row over its features, then gain and bias (Ba et al., arXiv:1607.06450).
+
+    Parameters
+    ----------
+    epsilon : float
+        A positive number that is added to the variance.
+
+    Examples
+    --------
+    >>> {name: p.shape for name, p in LayerNorm().parameters(inputs=3).items()}
+    {'gain': (3,), 'bias': (3,)}
+    """
 
     def forward(self, ops: Ops, x: Array, tape: Tape) -> Array:
         return self._normalize(ops, x, tape, axis=-1)
@@ -236,11 +279,22 @@ class LayerNorm(_Norm):
 
 
 class BatchNorm(_Norm):
-    """Normalises each feature over the batch, then gain and bias (Ioffe and Szegedy, arXiv:1502.03167).
+    """Batch normalisation: each feature over the batch, then gain and bias (Ioffe and Szegedy, arXiv:1502.03167).
 
-    In training it keeps running means of the batch's mean and variance, running += momentum * (batch - running),
-    and outside training uses those. A batch of one row has no variance: its bias comes out, and the running values
-    stay as they are. The running variance is the population's (1 / n), where PyTorch's is the sample's.
+    In training, running means of the batch's mean and variance are updated, running += momentum * (batch - running);
+    outside training they are used. A batch of one row has no variance: the output is then the bias, and the running
+    values do not change. The running variance is that of the population (1 / n); PyTorch's is that of the sample.
+
+    Parameters
+    ----------
+    momentum : float in (0, 1]
+    epsilon : float
+        A positive number that is added to the variance.
+
+    Examples
+    --------
+    >>> [name for name, p in BatchNorm().parameters(inputs=3).items() if not p.trained]
+    ['running_mean', 'running_variance']
     """
 
     def __init__(self, momentum: float = 0.1, epsilon: float = 1e-5) -> None:
@@ -269,7 +323,12 @@ class BatchNorm(_Norm):
 
 
 class Residual(Layer):
-    """y = x + f(x), where f is a stack of layers that keeps the number of features (He et al., arXiv:1512.03385).
+    """A residual block, y = x + f(x), where the layers f keep the number of features (He et al., arXiv:1512.03385).
+
+    Raises
+    ------
+    ShapeError
+        In `outputs`: the layers change the number of features.
 
     Examples
     --------
@@ -308,7 +367,16 @@ class Residual(Layer):
 # --- stacks ----------------------------------------------------------------------------------------------------
 
 def stack(layers: Sequence[Layer]) -> list[Layer]:
-    """Copies of layers, which belong to whoever asked for them."""
+    """Return unbound copies of the layers.
+
+    Raises
+    ------
+    ParameterError
+        `layers` is not a list of at least one Layer.
+
+    >>> stack([Dropout(0.2)])
+    [Dropout(rate=0.2)]
+    """
     if isinstance(layers, Layer) or not isinstance(layers, Sequence) or not layers:
         raise ParameterError(f"layers must be a list of at least one layer, got {layers!r}")
     for layer in layers:
@@ -319,7 +387,7 @@ def stack(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def forward(ops: Ops, layers: Sequence[Layer], x: Array, tape: Tape) -> Array:
-    """Through a stack; its tapes are the children of `tape`."""
+    """Return the output of a list of layers for x; their tapes are the children of `tape`."""
     if not tape.children:
         needed = tape.input_gradient
         for layer in layers:
@@ -331,15 +399,16 @@ def forward(ops: Ops, layers: Sequence[Layer], x: Array, tape: Tape) -> Array:
 
 
 def backward(ops: Ops, layers: Sequence[Layer], dy: Array, tape: Tape) -> Array:
-    """Back through a stack; None when nobody needs its input's gradient and the first layer made none."""
+    """Return the gradient at the input of a list of layers; None if it is not needed and no layer computed it."""
     for layer, child in zip(reversed(layers), reversed(tape.children), strict=True):
         if dy is None:
-            break  # the layers before have no parameters, and nobody asked
+            break  # the layers before have no parameters, and the input's gradient is not needed
         dy = layer.backward(ops, dy, child)
     return dy
 
 
 def has_parameters(layer: Layer) -> bool:
+    """Whether a bound layer, or a layer inside it, has trained parameters."""
     return bool(getattr(layer, "grads", None)) or any(has_parameters(inner) for inner in layer.sublayers())
 
 
@@ -349,7 +418,7 @@ LAYERS: dict[str, type[Layer]] = {cls.__name__: cls for cls in (Dense, Dropout, 
 
 
 def to_config(layer: Layer) -> dict[str, Any]:
-    """A layer as JSON holds it.
+    """Return type and arguments of a layer as values of JSON.
 
     >>> to_config(Dropout(0.2))
     {'type': 'Dropout', 'rate': 0.2}
@@ -358,7 +427,12 @@ def to_config(layer: Layer) -> dict[str, Any]:
 
 
 def from_config(config: Mapping[str, Any], custom: Mapping[str, Any]) -> Layer:
-    """A layer from JSON; `custom` holds the user's own layer classes and activations by name.
+    """Return the layer of a configuration; `custom` holds user-defined layer classes and activations by name.
+
+    Raises
+    ------
+    UnknownNameError
+        The type is neither registered nor in `custom`.
 
     >>> from_config({"type": "Dropout", "rate": 0.2}, {})
     Dropout(rate=0.2)
@@ -370,8 +444,8 @@ def from_config(config: Mapping[str, Any], custom: Mapping[str, Any]) -> Layer:
         arguments["layers"] = [from_config(inner, custom) for inner in arguments["layers"]]
     if issubclass(cls, Dense):
         for role in ("activation", "initializer"):
-            arguments[role] = _users_own(arguments[role], custom)
-        if _name(arguments["initializer"]) not in INITIALIZERS:  # its values are saved: how they were drawn is history
+            arguments[role] = _user_defined(arguments[role], custom)
+        if _name(arguments["initializer"]) not in INITIALIZERS:  # its values are saved, so it is not needed again
             arguments["initializer"] = Initializer(_name(arguments["initializer"]), INITIALIZERS["zeros"].draw)
     return cls(**arguments)
 
@@ -380,8 +454,8 @@ def _name(spec: Any) -> str:
     return str(spec["name"] if isinstance(spec, Mapping) else getattr(spec, "name", spec))
 
 
-def _users_own(spec: Any, custom: Mapping[str, Any]) -> Any:
-    """What `custom` holds under the name of a saved activation or initializer, or makes of its configuration."""
+def _user_defined(spec: Any, custom: Mapping[str, Any]) -> Any:
+    """Return the user-defined activation or initializer of a saved configuration; else the configuration itself."""
     own = custom.get(_name(spec), spec)
     if own is spec or isinstance(own, (Activation, Initializer)):
         return own

@@ -1,7 +1,7 @@
 """Losses at the logits: value and gradient of each in one function, stable for any finite logit.
 
-The loss of a row is the mean over its outputs (for softmax: of the row); the loss of a batch is the mean over its
-rows, weighted where weights are given. `link` turns logits into what the network predicts.
+The loss of a row is the mean over its outputs; softmax cross-entropy has one value a row. The loss of a batch is the
+mean over its rows, weighted by the sample weights if there are any. `link` maps logits to predictions.
 """
 
 from __future__ import annotations
@@ -17,16 +17,23 @@ from .errors import ParameterError, ShapeError, TargetError, lookup, made, real
 
 
 class Loss:
-    """A loss of logits z and targets; subclass it and write `value_and_gradient`.
+    """Base class of the losses; subclass it and write `value_and_gradient`.
 
     Parameters
     ----------
     factor : float
-        What the mean over the batch, and its gradient, are multiplied by.
+        A positive factor of the mean over the batch and of its gradient.
+
+    Attributes
+    ----------
+    name : str
+        Its name in messages and saved models.
+    labels : bool
+        Whether a target may be (batch,) class numbers.
 
     Examples
     --------
-    A user's own loss, log cosh:
+    A user-defined loss, log cosh:
 
     >>> import xpdense as xd
     >>> class LogCosh(xd.Loss):
@@ -39,31 +46,47 @@ class Loss:
     """
 
     name = "loss"
-    labels = False  #: whether a target may be (batch,) class numbers
-    kernel: str | None = None  #: the compiled kernel of this very formula
+    labels = False
+    kernel: str | None = None  #: the kernel of this formula; a subclass does not inherit it
     factor = 1.0
 
     def __init__(self, *, factor: float = 1.0) -> None:
         if factor != 1.0:
             self.factor = real("factor", factor, 0.0, open_low=True)
 
-    def __init_subclass__(cls) -> None:  # a user's loss that names itself nothing is not taken for the one it extends
+    def __init_subclass__(cls) -> None:  # a user's loss without a name is not taken for its base class
         if "name" not in vars(cls):
             cls.name = cls.__name__
 
     def value_and_gradient(self, xp: Any, z: Array, target: Array) -> tuple[Array, Array]:
-        """Loss of each row (..., batch) and its gradient dL/dz (..., batch, outputs), a new array.
+        """Return the loss of each row and its gradient at the logits.
 
-        z (..., batch, outputs); target (batch, outputs).
+        Parameters
+        ----------
+        z : array (..., batch, outputs)
+        target : array (batch, outputs), or int64 (batch,) class numbers if the loss takes them
+
+        Returns
+        -------
+        value : array (..., batch)
+        gradient : new array (..., batch, outputs)
         """
         raise NotImplementedError
 
     def link(self, xp: Any, z: Array) -> Array:
-        """The prediction that belongs to logits z: probabilities, a rate, or z itself."""
+        """Return the predictions of logits z: probabilities, rates, or z itself."""
         return z
 
     def check_target(self, xp: Any, y: Array, outputs: int) -> Array:
-        """The targets of a data set as this loss wants them, (n, outputs), or a TargetError before any work."""
+        """Return the targets of a data set in the form that the loss takes, (n, outputs) or (n,) class numbers.
+
+        Raises
+        ------
+        ShapeError
+            The shape does not fit the number of outputs.
+        TargetError
+            A value is outside the domain of the loss.
+        """
         if y.ndim == 1 and outputs == 1:
             y = y[:, None]
         if y.ndim != 2 or y.shape[1] != outputs:
@@ -74,20 +97,26 @@ class Loss:
         return y
 
     def sample_target(self, rng: np.random.Generator, rows: int, outputs: int) -> np.ndarray:
-        """Random targets that this loss accepts, for gradient checks."""
+        """Return random targets in the domain of the loss, for gradient checks."""
         return rng.standard_normal((rows, outputs))
 
     def constants(self) -> tuple[float, ...]:
-        """The kernel's parameters."""
+        """Return the parameter of the formula, which its kernel takes; empty if it has none."""
         return ()
 
     def config(self) -> dict[str, Any]:
-        """Name and parameters, from which `as_loss` makes it again."""
+        """Return name and parameters, from which `as_loss` makes the loss again."""
         return {"name": self.name, **{k: v for k, v in vars(self).items() if not k.startswith("_")}}
 
     def __call__(self, ops: Any, z: Array, target: Array, weight: Array | None = None,
                  dz: Array | None = None, value: Array | None = None) -> tuple[Array, Array]:
-        """Mean loss (a scalar on the device) and its gradient at z: see `Ops.loss_and_gradient`."""
+        """Return the mean loss, an array () on the device, and its gradient at z: see `Ops.loss_and_gradient`.
+
+        Raises
+        ------
+        ShapeError
+            The target or the weight does not have one entry for each row.
+        """
         if target.shape != z.shape[-2:] and not (self.labels and target.shape == z.shape[-2:-1]):
             raise ShapeError(f"{self.name}: targets of shape {tuple(target.shape)} do not match logits of shape "
                              f"{tuple(z.shape)}; a target must not be broadcast")
@@ -103,9 +132,15 @@ class Loss:
 
 
 class BinaryCrossEntropy(Loss):
-    """-(t log p + (1 - t) log(1 - p)) with p = sigmoid(z); one column for two classes, more for multi-label.
+    """Binary cross-entropy, -(t log p + (1 - t) log(1 - p)) with p = sigmoid(z) and 0 <= t <= 1.
 
-    log p is never formed: the value is max(z, 0) - z t + log1p(exp(-|z|)), the gradient p - t.
+    Two classes need one output; with more outputs each is a class of its own (multi-label). log p is never formed: the
+    value is max(z, 0) - z t + log1p(exp(-|z|)), the gradient p - t.
+
+    >>> import numpy as np
+    >>> value, dz = BinaryCrossEntropy().value_and_gradient(np, np.array([[0.0]]), np.array([[1.0]]))
+    >>> value.round(4).tolist(), dz.tolist()
+    ([0.6931], [[-0.5]])
     """
 
     name = "binary_cross_entropy"
@@ -131,10 +166,22 @@ class BinaryCrossEntropy(Loss):
 
 
 class SoftmaxCrossEntropy(Loss):
-    """-sum_k t_k log p_k with p = softmax(z); targets are class numbers (n,), one-hot or soft (n, classes).
+    """Softmax cross-entropy, -sum_k t_k log p_k with p = softmax(z).
 
-    label_smoothing s replaces t by (1 - s) t + s / classes (Szegedy et al., arXiv:1512.00567).
-    Value: logsumexp(z) sum(t) - sum(t z), with the largest logit taken out; gradient p sum(t) - t.
+    Targets are class numbers (n,), or one-hot or soft targets (n, classes). The value is logsumexp(z) sum(t) -
+    sum(t z), computed after the largest logit is subtracted; the gradient is p sum(t) - t.
+
+    Parameters
+    ----------
+    label_smoothing : float in [0, 1)
+        s replaces t by (1 - s) t + s / classes (Szegedy et al., arXiv:1512.00567).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> value, dz = SoftmaxCrossEntropy().value_and_gradient(np, np.zeros((1, 2)), np.array([0]))
+    >>> value.round(4).tolist(), dz.tolist()
+    ([0.6931], [[-0.5, 0.5]])
     """
 
     name = "softmax_cross_entropy"
@@ -197,7 +244,13 @@ class SoftmaxCrossEntropy(Loss):
 
 
 class SquaredError(Loss):
-    """(z - t)**2, without a factor 1/2."""
+    """Squared error, (z - t)**2, without a factor 1/2.
+
+    >>> import numpy as np
+    >>> value, dz = SquaredError().value_and_gradient(np, np.array([[3.0, 1.0]]), np.ones((1, 2)))
+    >>> value.tolist(), dz.tolist()
+    ([2.0], [[2.0, 0.0]])
+    """
 
     name = "squared_error"
     kernel = "loss squared_error"
@@ -208,7 +261,13 @@ class SquaredError(Loss):
 
 
 class AbsoluteError(Loss):
-    """|z - t|; the gradient at z = t is 0."""
+    """Absolute error, |z - t|; the gradient at z = t is 0.
+
+    >>> import numpy as np
+    >>> value, dz = AbsoluteError().value_and_gradient(np, np.array([[3.0, 1.0]]), np.ones((1, 2)))
+    >>> value.tolist(), dz.tolist()
+    ([1.0], [[0.5, 0.0]])
+    """
 
     name = "absolute_error"
     kernel = "loss absolute_error"
@@ -219,7 +278,13 @@ class AbsoluteError(Loss):
 
 
 class Huber(Loss):
-    """e**2 / 2 for |e| <= delta, else delta (|e| - delta / 2), with e = z - t (Huber 1964)."""
+    """Huber loss, e**2 / 2 for |e| <= delta, else delta (|e| - delta / 2), with e = z - t (Huber 1964).
+
+    >>> import numpy as np
+    >>> value, dz = Huber(delta=1.0).value_and_gradient(np, np.array([[4.0]]), np.array([[1.0]]))
+    >>> value.tolist(), dz.tolist()
+    ([2.5], [[1.0]])
+    """
 
     name = "huber"
     kernel = "loss huber"
@@ -238,9 +303,14 @@ class Huber(Loss):
 
 
 class Poisson(Loss):
-    """exp(z) - t z: Poisson regression with rate exp(z), up to the constant log t!.
+    """Loss of Poisson regression with rate exp(z): exp(z) - t z, up to the constant log t!.
 
-    Beyond z = 88 in float32 (709 in float64) the true loss leaves the range of the type: it is then infinite.
+    For z > 88 in float32 (z > 709 in float64) the loss is outside the range of the type, and is infinite.
+
+    >>> import numpy as np
+    >>> value, dz = Poisson().value_and_gradient(np, np.array([[0.0]]), np.array([[3.0]]))
+    >>> value.tolist(), dz.tolist()
+    ([1.0], [[-2.0]])
     """
 
     name = "poisson"
@@ -264,7 +334,13 @@ class Poisson(Loss):
 
 
 class Quantile(Loss):
-    """max(q e, (q - 1) e) with e = t - z: z becomes the conditional q-quantile (Koenker and Bassett 1978)."""
+    """Quantile loss, max(q e, (q - 1) e) with e = t - z; its minimum is at the q-quantile (Koenker and Bassett 1978).
+
+    >>> import numpy as np
+    >>> value, dz = Quantile(q=0.9).value_and_gradient(np, np.array([[1.0]]), np.array([[3.0]]))
+    >>> value.tolist(), dz.tolist()
+    ([1.8], [[-0.9]])
+    """
 
     name = "quantile"
     kernel = "loss quantile"
@@ -283,7 +359,7 @@ class Quantile(Loss):
             ((1.0 - self.q) * above - self.q * below) * (1.0 / z.shape[-1])
 
 
-#: Every loss by name.
+#: The losses by name.
 LOSSES: dict[str, type[Loss]] = {
     cls.name: cls
     for cls in (BinaryCrossEntropy, SoftmaxCrossEntropy, SquaredError, AbsoluteError, Huber, Poisson, Quantile)
@@ -291,7 +367,12 @@ LOSSES: dict[str, type[Loss]] = {
 
 
 def as_loss(value: str | Mapping[str, Any] | Loss) -> Loss:
-    """A Loss from its name, from a saved configuration, or from itself.
+    """Return the Loss of a name or of a saved configuration; a Loss is returned as it is.
+
+    Raises
+    ------
+    UnknownNameError
+        The name is not registered; the message lists those that are.
 
     >>> as_loss("huber")
     Huber(delta=1.0)

@@ -149,7 +149,7 @@ class Accumulator:
             return float(self.metric.function(target, prediction))
         weight = None if weights[0] is None else np.concatenate(weights)
         truth, estimate, _ = self.inputs(target, prediction, weight)
-        return float(self.score(truth, estimate, weight, prediction.shape[1]))
+        return float(np.mean(self.score(truth, estimate, weight, prediction.shape[1])))
 
     def inputs(self, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> tuple[Any, Any, Any]:
         """Return a part in the form that the metric takes; predictions and weights (1 for None) as float64."""
@@ -205,28 +205,64 @@ class _Pairs(Accumulator):
         return float(self.score(truth, estimate, np.array(list(self.weights.values())), self.outputs))
 
 
+_KEPT = 2**20  # rows that the metrics of values keep before they go over to sums
+
+
 @dataclass
-class _Mean(Accumulator):
+class _Sums(Accumulator):
+    """Keep rows up to a number of them, for which the value is scikit-learn's to the bit; of more, sums."""
+
+    kept: int = 0
+    merged: bool = False
+
+    def add(self, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> None:
+        super().add(target, prediction, weight)
+        self.kept += len(target)
+        if self.kept > _KEPT:
+            self._merge()
+
+    def _merge(self) -> None:
+        for part in self.parts:
+            self.merge(*part)
+        self.parts, self.kept, self.merged = [], 0, True
+
+    def merge(self, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> None:
+        """Add a part to the sums."""
+        raise NotImplementedError
+
+    def of_sums(self) -> float:
+        """The value of the rows in the sums."""
+        raise NotImplementedError
+
+    def value(self) -> float:
+        if not self.merged:
+            return super().value()
+        self._merge()
+        return self.of_sums()
+
+
+@dataclass
+class _Mean(_Sums):
     """Keep the weighted sum of the parts' means, of each output; rmse is the root of a mean of squares (power 2)."""
 
     power: float = 1.0
     total: Any = 0.0
     total_weight: float = 0.0
 
-    def add(self, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> None:
+    def merge(self, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> None:
         truth, estimate, w = self.inputs(target, prediction, weight)
         if w.any():
             self.total += w.sum() * self.score(truth, estimate, w, prediction.shape[1]) ** self.power
             self.total_weight += w.sum()
 
-    def value(self) -> float:
+    def of_sums(self) -> float:
         if not self.total_weight:
             raise self.undefined("all weights are zero")
         return float(np.mean((self.total / self.total_weight) ** (1.0 / self.power)))
 
 
 @dataclass
-class _R2(Accumulator):
+class _R2(_Sums):
     """Keep the squared errors and the first two moments of the targets, of each output.
 
     Moments of parts are merged as in T. F. Chan, G. H. Golub and R. J. LeVeque, "Updating formulae and a pairwise
@@ -241,7 +277,7 @@ class _R2(Accumulator):
     spread: Any = 0.0  # (outputs,), sum of squared distances from the mean
     error: Any = 0.0  # (outputs,), sum of squared errors
 
-    def add(self, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> None:
+    def merge(self, target: np.ndarray, prediction: np.ndarray, weight: np.ndarray | None) -> None:
         self.rows += len(target)
         y, estimate, w = self.inputs(target.reshape(len(target), -1).astype(np.float64), prediction, weight)
         if w.any():
@@ -253,7 +289,7 @@ class _R2(Accumulator):
             self.spread += w @ (y - self.origin - mean) ** 2 + w.sum() * (1.0 - share) * step**2
             self.mean += share * step
 
-    def value(self) -> float:
+    def of_sums(self) -> float:
         if self.rows < 2 or not self.total_weight:
             raise self.undefined("it needs two rows, and a weight above zero")
         with np.errstate(divide="ignore", invalid="ignore"):  # for constant targets 1 if predicted exactly, else 0

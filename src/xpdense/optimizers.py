@@ -1,7 +1,7 @@
-"""Optimizers: each is a formula over the whole arena, its state arena-sized buffers.
+"""Optimizers: each is a formula over the whole arena; its state are buffers of the arena's size.
 
-Weight decay is coupled (added to the gradient) or decoupled (taken from the weights), and leaves biases and norms
-alone unless `decay_all`. Clipping is by the global norm of all gradients, before the decay.
+Weight decay is coupled (added to the gradient) or decoupled (subtracted from the weights). It does not apply to biases
+and norms unless `decay_all` is given. Gradients are clipped by their global norm, before weight decay is added.
 """
 
 from __future__ import annotations
@@ -19,27 +19,33 @@ from .schedules import Schedule, as_schedule
 
 
 class Optimizer:
-    """A rule that changes parameters by their gradients; subclass it and write `rule`.
+    """Base class of the optimizers; subclass it and write `rule`.
 
     Parameters
     ----------
     learning_rate : float or Schedule
     weight_decay : float
-        Strength of the decay: of L2 penalty weight_decay / 2 * |w|**2 where coupled; of w -= rate * weight_decay * w
-        where decoupled.
+        Strength of the decay: coupled, that of an L2 penalty weight_decay / 2 * |w|**2; decoupled, that of
+        w -= rate * weight_decay * w.
     penalty : float
-        The same strength for a penalty on the sum of a batch's losses, not their mean: it adds penalty / rows to the
-        weight decay, as scikit-learn's `alpha` does, and is part of the training loss.
-    decoupled : bool
-        Loshchilov and Hutter, arXiv:1711.05101. Default: False, but True for AdamW and Lion.
+        Strength of an L2 penalty relative to the sum of a batch's losses, not to their mean. It adds penalty / rows to
+        the weight decay, as scikit-learn's `alpha` does, and is part of the training loss.
+    decoupled : bool, optional
+        Whether the decay is decoupled (Loshchilov and Hutter, arXiv:1711.05101). Default: False, but True for AdamW
+        and Lion.
     decay_all : bool
-        Whether biases and norms decay too.
+        Whether weight decay applies to biases and norms too.
     clip_norm : float, optional
-        Gradients are scaled down so that the norm of all of them together is at most this.
+        Gradients whose global norm is larger are scaled down to this norm.
+
+    Raises
+    ------
+    ParameterError
+        A parameter is not a finite number in its range.
 
     Examples
     --------
-    A user's own: the sign of the gradient.
+    A user-defined optimizer, which follows the sign of the gradient:
 
     >>> import xpdense as xd
     >>> class SignSGD(xd.Optimizer):
@@ -49,8 +55,8 @@ class Optimizer:
     """
 
     name = "optimizer"
-    slots: tuple[str, ...] = ()  #: names of the state buffers, which start at zero
-    kernel: str | None = None  #: the compiled kernel of this very rule
+    slots: tuple[str, ...] = ()  #: names of the state buffers, whose initial values are zero
+    kernel: str | None = None  #: the kernel of this rule; a subclass does not inherit it
     _decoupled = False
 
     def __init__(self, learning_rate: float | Schedule = 1e-3, *, weight_decay: float = 0.0,
@@ -58,28 +64,33 @@ class Optimizer:
                  clip_norm: float | None = None) -> None:
         self.learning_rate = as_schedule(learning_rate)
         self.weight_decay, self.penalty = real("weight_decay", weight_decay, 0.0), real("penalty", penalty, 0.0)
-        self.reported_penalty = self.penalty  # what the training loss holds of it
+        self.reported_penalty = self.penalty  # the part of it that the training loss contains
         self.decoupled = self._decoupled if decoupled is None else boolean("decoupled", decoupled)
         self.decay_all = boolean("decay_all", decay_all)
         self.clip_norm = None if clip_norm is None else real("clip_norm", clip_norm, 0.0, open_low=True)
 
     def rule(self, xp: Any, p: Array, g: Array, state: dict[str, Array], hyper: Array) -> None:
-        """Change `p` (and `state`) in place; all are equal pieces (..., n) of their buffers.
+        """Update `p` and `state` in place.
 
-        hyper[0] is the learning rate; hyper[1:] are this step's `scalars`. `g` must not be written to.
+        Parameters
+        ----------
+        p, g, and each array of `state` : array (..., n)
+            The same piece of parameters, gradients and state buffers. `g` must not be written to.
+        hyper : array (k,)
+            The learning rate, hyper[0], then the `scalars` of this step.
         """
         raise NotImplementedError
 
     def scalars(self, rate: float, step: int) -> tuple[float, ...]:
-        """Numbers that change per step, computed on the host in float64; `step` counts from 1."""
+        """Return the numbers of the rule that change with each step, computed in float64; `step` counts from 1."""
         return ()
 
     def constants(self) -> tuple[float, ...]:
-        """Numbers of the rule that never change, for the kernel."""
+        """Return the numbers of the rule that never change, in the order in which the kernel takes them."""
         return ()
 
     def begin(self, arena: Arena) -> OptimizerState:
-        """Fresh state for an arena."""
+        """Return the initial state for an arena, and reset the learning rate."""
         self.learning_rate.reset()
         return OptimizerState(self, arena)
 
@@ -88,15 +99,26 @@ class Optimizer:
 
 
 class OptimizerState:
-    """What an optimizer remembers of one run: its buffers, and this step's scalars on the device.
+    """The state of an optimizer in one training: its buffers, and the scalars of the step on the device.
 
     Attributes
     ----------
-    buffers : dict of arrays (size,), by slot
+    buffers : dict of str to array (size,)
+        The state buffers by name.
     hyper : array (k,)
         The learning rate and the optimizer's scalars; a device array, so that a recorded step can be replayed.
     steps : int
-        How many steps a training has made with it, over all its runs.
+        The number of steps made with it, over all runs of the training.
+
+    Examples
+    --------
+    >>> from xpdense.network import Network
+    >>> from xpdense.layers import Dense
+    >>> network = Network([Dense(1)], inputs=2)
+    >>> state = Adam(0.1).begin(network.arena)
+    >>> state.step(network.ops, step=0, rate=0.1)
+    >>> sorted(state.buffers), state.hyper.shape
+    (['mean', 'square'], (3,))
     """
 
     def __init__(self, optimizer: Optimizer, arena: Arena) -> None:
@@ -105,27 +127,27 @@ class OptimizerState:
         self.hyper = arena.backend.zeros((1 + len(optimizer.scalars(1.0, 1)),), arena.dtype)
 
     def scalars(self, step: int, rate: float) -> tuple[float, ...]:
-        """What `hyper` holds in step `step`, from 0."""
+        """Return the values of `hyper` in step `step`, counted from 0."""
         return rate, *self.optimizer.scalars(rate, step + 1)
 
     def set_step(self, ops: Ops, step: int, rate: float) -> None:
-        """Tell the optimizer the number of the step, from 0, and its learning rate."""
+        """Write the scalars of step `step`, counted from 0, with learning rate `rate` to `hyper`."""
         ops.assign(self.hyper, self.scalars(step, rate))
 
     def step(self, ops: Ops, step: int, rate: float, rows: int = 1) -> None:
-        """Change the arena's parameters by its gradients, in step `step`, from 0, of a batch of `rows`."""
+        """Update the arena's parameters by its gradients, in step `step`, counted from 0, of a batch of `rows`."""
         self.set_step(ops, step, rate)
         self.update(ops, rows)
 
     def update(self, ops: Ops, rows: int = 1) -> None:
-        """The same, once the step's scalars are on the device: one op over the arena."""
+        """Update the arena's parameters in one op, with the scalars that `hyper` holds."""
         arena, rule = self.arena, self.optimizer
         ops.update(rule, arena.params, arena.grads, self.buffers, self.hyper,
                    (rule.weight_decay + rule.penalty / rows, arena.decay_size),
                    None if arena.working is arena.params else arena.working)
 
     def snapshot(self, into: dict[str, Array] | None = None) -> dict[str, Array]:
-        """A copy of the buffers, for `restore`; in the memory of an earlier one, where that is given."""
+        """Return a copy of the buffers, for `restore`; `into` is an earlier copy, whose memory is reused."""
         if into is None:
             return {slot: self.arena.backend.xp.asarray(buffer, copy=True) for slot, buffer in self.buffers.items()}
         for slot, buffer in self.buffers.items():
@@ -133,13 +155,20 @@ class OptimizerState:
         return into
 
     def restore(self, saved: dict[str, Array] | None) -> None:
-        """Put a snapshot's values back, in place; None: zeros, as at the beginning."""
+        """Write the values of a snapshot to the buffers, in place; None stands for the initial zeros."""
         for slot, buffer in self.buffers.items():
             buffer[...] = 0.0 if saved is None else saved[slot]
 
 
 class SGD(Optimizer):
-    """p -= rate * g."""
+    """Gradient descent: p -= rate * g.
+
+    >>> import numpy as np
+    >>> p = np.array([1.0])
+    >>> SGD().rule(np, p, np.array([0.5]), {}, np.array([0.1]))
+    >>> p.tolist()
+    [0.95]
+    """
 
     name = "sgd"
     kernel = "update sgd"
@@ -152,7 +181,14 @@ class SGD(Optimizer):
 
 
 class Momentum(Optimizer):
-    """v = momentum * v + g; p -= rate * v (Polyak 1964, in PyTorch's form)."""
+    """Gradient descent with momentum: v = momentum * v + g; p -= rate * v (Polyak 1964, in PyTorch's form).
+
+    >>> import numpy as np
+    >>> p, state = np.array([1.0]), {"velocity": np.array([1.0])}
+    >>> Momentum(momentum=0.5).rule(np, p, np.array([0.5]), state, np.array([0.1]))
+    >>> p.tolist()
+    [0.9]
+    """
 
     name = "momentum"
     kernel = "update momentum"
@@ -173,7 +209,14 @@ class Momentum(Optimizer):
 
 
 class Nesterov(Momentum):
-    """v = momentum * v + g; p -= rate * (g + momentum * v) (Sutskever et al., ICML 2013)."""
+    """Nesterov's momentum: v = momentum * v + g; p -= rate * (g + momentum * v) (Sutskever et al., ICML 2013).
+
+    >>> import numpy as np
+    >>> p, state = np.array([1.0]), {"velocity": np.array([1.0])}
+    >>> Nesterov(momentum=0.5).rule(np, p, np.array([0.5]), state, np.array([0.1]))
+    >>> p.tolist()
+    [0.9]
+    """
 
     name = "nesterov"
     kernel = "update nesterov"
@@ -186,7 +229,14 @@ class Nesterov(Momentum):
 
 
 class RMSprop(Optimizer):
-    """s = decay * s + (1 - decay) g**2; p -= rate * g / (sqrt(s) + epsilon) (Tieleman and Hinton 2012)."""
+    """RMSprop: s = decay * s + (1 - decay) g**2; p -= rate * g / (sqrt(s) + epsilon) (Tieleman and Hinton 2012).
+
+    >>> import numpy as np
+    >>> p, state = np.array([1.0]), {"square": np.array([0.25])}
+    >>> RMSprop().rule(np, p, np.array([0.5]), state, np.array([0.1]))
+    >>> p.round(6).tolist()
+    [0.9]
+    """
 
     name = "rmsprop"
     kernel = "update rmsprop"
@@ -211,7 +261,14 @@ class RMSprop(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """s += g**2; p -= rate * g / (sqrt(s) + epsilon) (Duchi et al., JMLR 12, 2011)."""
+    """Adagrad: s += g**2; p -= rate * g / (sqrt(s) + epsilon) (Duchi et al., JMLR 12, 2011).
+
+    >>> import numpy as np
+    >>> p, state = np.array([1.0]), {"square": np.array([0.75])}
+    >>> Adagrad().rule(np, p, np.array([0.5]), state, np.array([0.1]))
+    >>> p.round(6).tolist()
+    [0.95]
+    """
 
     name = "adagrad"
     kernel = "update adagrad"
@@ -233,10 +290,18 @@ class Adagrad(Optimizer):
 
 
 class Adam(Optimizer):
-    """p -= rate * m_hat / (sqrt(v_hat) + epsilon) with running means of g and g**2 (Kingma and Ba, arXiv:1412.6980).
+    """Adam: p -= rate * m_hat / (sqrt(v_hat) + epsilon), with running means of g and g**2.
 
-    The buffers hold m / (1 - beta1) and v / (1 - beta2), which saves three passes over the arena: m = beta1 m + g,
-    v = beta2 v + g**2, and what is left out goes, with the bias corrections, into two scalars.
+    Source: Kingma and Ba, arXiv:1412.6980. The buffers hold m / (1 - beta1) and v / (1 - beta2), which saves three
+    passes over the arena: m = beta1 m + g, v = beta2 v + g**2. The missing factors and the bias corrections are part
+    of two scalars of the step.
+
+    >>> import numpy as np
+    >>> rule, p = Adam(0.1), np.array([1.0])
+    >>> state = {slot: np.zeros(1) for slot in rule.slots}
+    >>> rule.rule(np, p, np.array([0.5]), state, np.array([0.1, *rule.scalars(0.1, step=1)]))
+    >>> p.round(6).tolist()
+    [0.9]
     """
 
     name = "adam"
@@ -272,7 +337,11 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay, 0.01 unless said otherwise (Loshchilov and Hutter, arXiv:1711.05101)."""
+    """Adam with decoupled weight decay, of strength 0.01 by default (Loshchilov and Hutter, arXiv:1711.05101).
+
+    >>> AdamW().weight_decay, AdamW().decoupled
+    (0.01, True)
+    """
 
     name = "adamw"
     kernel = "update adam"
@@ -283,7 +352,14 @@ class AdamW(Adam):
 
 
 class Lion(Optimizer):
-    """p -= rate * sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g (Chen et al., arXiv:2302.06675)."""
+    """Lion: p -= rate * sign(beta1 m + (1 - beta1) g); m = beta2 m + (1 - beta2) g (Chen et al., arXiv:2302.06675).
+
+    >>> import numpy as np
+    >>> p, state = np.array([1.0]), {"mean": np.zeros(1)}
+    >>> Lion().rule(np, p, np.array([0.5]), state, np.array([0.1]))
+    >>> p.tolist()
+    [0.9]
+    """
 
     name = "lion"
     kernel = "update lion"
@@ -307,14 +383,21 @@ class Lion(Optimizer):
         m += (1.0 - self.beta2) * g
 
 
-#: Every optimizer by name.
+#: The optimizers by name.
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     cls.name: cls for cls in (SGD, Momentum, Nesterov, RMSprop, Adagrad, Adam, AdamW, Lion)
 }
 
 
 def as_optimizer(value: str | Optimizer, **arguments: Any) -> Optimizer:
-    """An Optimizer from its name (with arguments for it), or from itself.
+    """Return the Optimizer of a name, made with `arguments`; an Optimizer is returned as it is.
+
+    Raises
+    ------
+    UnknownNameError
+        The name is not registered; the message lists those that are.
+    ParameterError
+        The value is a class, or an instance whose `__init__` did not call that of Optimizer.
 
     >>> as_optimizer("adam", learning_rate=0.01)
     Adam(Constant(learning_rate=0.01))

@@ -1,7 +1,7 @@
-"""Learning rates as functions of the step.
+"""Schedules: learning rates as functions of the step.
 
-A schedule is called with the number of steps already made (from 0) and the number that the whole run will make,
-and returns the next step's learning rate. Whatever is given in fractions is a fraction of the run.
+A schedule is called with the number of steps made so far (from 0) and the number of steps of the whole training, and
+returns the learning rate of the next step. Fractions, such as `warmup`, are fractions of the whole training.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from .errors import ParameterError, positive_int, real
 
 
 class Schedule:
-    """A learning rate that changes; subclass it and write `__call__(step, total)`.
+    """Base class of the schedules; subclass it and write `__call__(step, total)`.
 
     Examples
     --------
     >>> class Linear(Schedule):
-    ...     "Falls from `rate` to nothing in a straight line."
+    ...     "Falls linearly from `rate` to 0."
     ...     def __init__(self, rate): self.rate = rate
     ...     def __call__(self, step, total): return self.rate * (1 - step / total)
     >>> Linear(0.1)(50, 100)
@@ -29,27 +29,28 @@ class Schedule:
     Attributes
     ----------
     needs_total : bool
-        Whether the rate of a step depends on how many there will be: a training is then gone on with only to the
-        number of epochs that it began with.
+        Whether the learning rate of a step depends on `total`. A training with such a schedule can be resumed only
+        with the number of epochs that it was started with.
     """
 
     needs_total = True
 
     def __call__(self, step: int, total: int) -> float:
+        """Return the learning rate of step `step`, counted from 0, of `total`."""
         raise NotImplementedError
 
     def observe(self, loss: float) -> None:
-        """Called after each epoch with the validation loss, or the training loss where there is no validation."""
+        """Receive the validation loss after each epoch, or the training loss if there is no validation."""
 
     def reset(self) -> None:
-        """Called when a training begins."""
+        """Forget all observations; called at the start of a training."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What it remembers of the training under way, for a checkpoint, as JSON can hold it."""
+        """Return the state of the schedule in the current training, for a checkpoint; values are those of JSON."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember what `state_dict` gave."""
+        """Restore a state that `state_dict` returned."""
 
 
 def _rate(value: object) -> float:
@@ -58,7 +59,7 @@ def _rate(value: object) -> float:
 
 @dataclass
 class Constant(Schedule):
-    """The same rate at every step.
+    """A constant learning rate.
 
     >>> Constant(0.1)(5, 10)
     0.1
@@ -76,7 +77,7 @@ class Constant(Schedule):
 
 @dataclass
 class Step(Schedule):
-    """Multiplied by `factor` after every `every` steps.
+    """A learning rate that is multiplied by `factor` after every `every` steps.
 
     >>> Step(1.0, every=10, factor=0.1)(25, 100)
     0.01...
@@ -97,7 +98,7 @@ class Step(Schedule):
 
 @dataclass
 class Exponential(Schedule):
-    """`learning_rate * decay ** step`.
+    """An exponentially decaying learning rate, `learning_rate * decay ** step`.
 
     >>> Exponential(1.0, decay=0.5)(3, 10)
     0.125
@@ -117,7 +118,7 @@ class Exponential(Schedule):
 
 @dataclass
 class InverseScaling(Schedule):
-    """`learning_rate / (step + 1) ** power`, as scikit-learn's "invscaling".
+    """The learning rate `learning_rate / (step + 1) ** power`, as scikit-learn's "invscaling".
 
     >>> InverseScaling(1.0)(3, 10)
     0.5
@@ -136,7 +137,7 @@ class InverseScaling(Schedule):
 
 @dataclass
 class Cosine(Schedule):
-    """A linear rise over the first `warmup` of the run, then half a cosine down to `final * learning_rate`.
+    """A linear rise over the fraction `warmup`, then half a cosine down to `final * learning_rate`.
 
     Source: Loshchilov and Hutter, arXiv:1608.03983, without restarts.
 
@@ -164,9 +165,9 @@ class Cosine(Schedule):
 
 @dataclass
 class OneCycle(Schedule):
-    """Half a cosine up to `learning_rate` over the first `rise` of the run, then half a cosine down.
+    """Half a cosine up to `learning_rate` over the fraction `rise`, then half a cosine down.
 
-    It begins at `learning_rate / start` and ends at `learning_rate / (start * end)`.
+    The first learning rate is `learning_rate / start`, the last `learning_rate / (start * end)`.
     Source: Smith and Topin, arXiv:1708.07120, in PyTorch's two-phase form.
 
     >>> OneCycle(1.0, rise=0.3)(29, 100)
@@ -195,10 +196,10 @@ class OneCycle(Schedule):
 
 @dataclass
 class ReduceOnPlateau(Schedule):
-    """Multiplied by `factor` when the observed loss has not fallen by `tolerance` for `patience` epochs.
+    """A learning rate that is multiplied by `factor` when the loss has not fallen by `tolerance` for `patience` epochs.
 
-    The one schedule that depends on more than the step: it observes the validation loss after each epoch (the
-    training loss where there is no validation), and begins anew with each training.
+    The schedule observes the validation loss after each epoch, or the training loss if there is no validation. It is
+    reset at the start of each training. The learning rate does not fall below `minimum`.
 
     >>> schedule = ReduceOnPlateau(1.0, factor=0.5, patience=1)
     >>> for loss in (1.0, 1.0, 1.0): schedule.observe(loss)
@@ -247,7 +248,12 @@ class ReduceOnPlateau(Schedule):
 
 
 def as_schedule(value: float | Schedule) -> Schedule:
-    """A Schedule from a number or from itself.
+    """Return the constant Schedule of a number; a Schedule is returned as it is.
+
+    Raises
+    ------
+    ParameterError
+        The number is not a positive finite one, or the value is a function.
 
     >>> as_schedule(0.1)
     Constant(learning_rate=0.1)

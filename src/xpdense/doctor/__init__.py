@@ -1,6 +1,7 @@
-"""Finding out what is wrong with a training.
+"""Diagnosis of training faults.
 
-`diagnose` is the procedure: `look` proves what can be told without training, `search` experiments with what
-`candidates`, `outputs` and `structure` suspect, `trial` is one experiment, `sound` what can be reached, `rows` what is
-wrong with the data themselves. `gradients` and `recognise` are about wrong gradients, `rate` about the learning rate.
+`diagnose` is the procedure: `evidence` collects what can be proven without training, `search` experiments with the
+candidates that `candidates`, `outputs` and `layer_candidates` suggest, `trial` runs one experiment, `sound` trains
+reference models, and `rows` examines the data themselves. `gradients` checks gradients and explains wrong ones, and
+`rate` finds a learning rate.
 """

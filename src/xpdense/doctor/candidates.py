@@ -1,9 +1,9 @@
-"""Who is suspected, and what would cure: signals nominate a cause here, experiments convict it elsewhere."""
+"""Candidates: causes that a signal suggests, each with the change that removes it; experiments test them elsewhere."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,124 +11,134 @@ import numpy as np
 
 from ..layers import Dropout
 from ..network import Network
+from ..optimizers import Optimizer
 from ..schedules import Constant, Schedule
-from .anatomy import Anatomy
+from . import advice
+from .architecture import Architecture
 from .findings import Finding
+from .gradients.chain import DenseLayer
 from .program import NetworkProgram, Subject
 from .sound import standardised
 from .task import Task
 from .trial import Params, Setting
 
+Cure = Callable[[Setting], Setting]
+
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cause that a signal names, and the one change that would take it away.
+    """A possible cause, and the change that removes it.
 
     Attributes
     ----------
     finding : Finding
-        Without what an experiment measures.
+        Without the numbers that an experiment measures.
     cure : callable, optional
-        A setting -> the setting without the cause; None where that is in the program's source.
+        (setting) -> the setting without the cause; None if the cause is in the program's source.
     proven : bool
-        Whether the signal is a proof already.
+        Whether the signal is a proof.
     """
 
     finding: Finding
-    cure: Callable[[Setting], Setting] | None
+    cure: Cure | None
     proven: bool = False
+
+
+def cured(setting: Setting, chosen: Iterable[Candidate]) -> Setting:
+    """Return the setting without the causes of these candidates, as far as they can be removed."""
+    for one in chosen:
+        if one.cure is not None:
+            setting = one.cure(setting)
+    return setting
 
 
 # --- data ----------------------------------------------------------------------------------------------------------
 
-def of_data(setting: Setting, task: Task) -> list[Candidate]:
-    """Suspects in the features, the targets and the order of the rows; values that are not finite are out already."""
+def data_candidates(setting: Setting, task: Task) -> list[Candidate]:
+    """Return candidates among the features, the targets and the order of the rows; all values must be finite."""
     found = [_constant(setting), _unscaled(setting), _unscaled_target(setting, task), imbalance(setting, task),
              _order(setting, task), _small_batch(setting)]
     return [one for one in found if one is not None]
 
 
-def not_finite(setting: Setting) -> Candidate | None:
-    """NaN or infinity among the features or targets; out go the rows, or the columns where most rows are hit."""
+def nonfinite(setting: Setting) -> Candidate | None:
+    """Return a candidate for NaN or infinity; its cure drops the rows, or the columns if most rows are affected."""
     bad = ~np.isfinite(np.asarray(setting.x, np.float64))
     target = ~np.all(np.isfinite(np.asarray(setting.y, np.float64).reshape(len(setting.y), -1)), axis=1)
     rows, columns = np.flatnonzero(bad.any(axis=1) | target), np.flatnonzero(bad.any(axis=0))
     if not len(rows):
         return None
-    what = f"{int(bad.sum()) + int(target.sum())} values of {len(rows)} of {len(bad)} rows are NaN or infinite"
-    where = ", ".join([*(["column " + _list(columns)] if len(columns) else []), *(["y"] if target.any() else [])])
-    if len(rows) > len(bad) // 2 and not target.any():
-        change: dict[str, Any] = {"drop_columns": columns.tolist()}
-        fix = "Leave the columns out, or fill what is missing by the column's median."
+    what = f"{int(bad.sum()) + int(target.sum())} values in {len(rows)} of {len(bad)} rows are NaN or infinite."
+    where = ", ".join([*(["column " + _listed(columns)] if len(columns) else []), *(["y"] if target.any() else [])])
+    by_column = len(rows) > len(bad) // 2 and not target.any()
 
-        def cure(s: Setting) -> Setting:
-            return replace(s, x=np.where(np.isin(np.arange(s.x.shape[1]), columns), 0.0, s.x).astype(s.x.dtype))
-    else:
-        change = {"drop_rows": rows.tolist()}
-        fix = "Leave the rows out, or fill what is missing by the column's median."
+    def drop_columns(s: Setting) -> Setting:
+        return replace(s, x=np.where(np.isin(np.arange(s.x.shape[1]), columns), 0.0, s.x).astype(s.x.dtype))
 
-        def cure(s: Setting) -> Setting:
-            usable = np.ones(len(s.x), bool) if s.usable is None else s.usable.copy()
-            usable[rows] = False
-            y = np.array(s.y)
-            if target.any():
-                y[target] = y[~target][0]
-            return replace(s, x=np.where(bad, 0.0, s.x).astype(s.x.dtype), y=y, usable=usable)
-    return Candidate(Finding("nonfinite_input", where, f"{what}.", fix=fix, confidence=1.0, change=change), cure, True)
+    def drop_rows(s: Setting) -> Setting:
+        usable = s.mask().copy()
+        usable[rows] = False
+        y = np.array(s.y)
+        if target.any():
+            y[target] = y[~target][0]
+        return replace(s, x=np.where(bad, 0.0, s.x).astype(s.x.dtype), y=y, usable=usable)
+    change = {"drop_columns": columns.tolist()} if by_column else {"drop_rows": rows.tolist()}
+    fix = f"Leave the {'columns' if by_column else 'rows'} out, or fill missing values with the column's median."
+    return Candidate(Finding("nonfinite_input", where, what, fix=fix, change=change),
+                     drop_columns if by_column else drop_rows, True)
 
 
-def enormous(setting: Setting) -> Candidate | None:
-    """Features whose products overflow, whatever is done with them."""
+def overflowing(setting: Setting) -> Candidate | None:
+    """Return a candidate for features so large that every product with them overflows."""
     columns = np.flatnonzero(np.abs(setting.x).max(axis=0) > 1e30)
     if not len(columns):
         return None
     largest = float(np.abs(setting.x).max())
     return Candidate(
-        Finding("features_unscaled", f"column {_list(columns)}",
-                f"It reaches {largest:.3g}: products with it overflow.",
-                fix="Standardise the features with the training rows' means and deviations.", confidence=1.0,
-                change={"standardise": "X"}), lambda s: replace(s, x=standardised(s.x, s.usable)), True)
+        Finding("features_unscaled", f"column {_listed(columns)}", f"Values reach {largest:.3g}: products with them "
+                "overflow.", fix=advice.STANDARDISE, change={"standardise": "X"}), _standardise, True)
 
 
-def _known(setting: Setting) -> np.ndarray:
+def _standardise(s: Setting) -> Setting:
+    return replace(s, x=standardised(s.x, s.usable))
+
+
+def _usable(setting: Setting) -> np.ndarray:
     return np.asarray(setting.x[setting.mask()], np.float64)
 
 
 def _constant(setting: Setting) -> Candidate | None:
-    x = _known(setting)
-    still = np.ptp(x, axis=0) == 0
-    large = np.flatnonzero(still & (np.abs(x[0]) > 10.0))
+    x = _usable(setting)
+    large = np.flatnonzero((np.ptp(x, axis=0) == 0) & (np.abs(x[0]) > 10.0))
     if not len(large) or len(large) == x.shape[1]:
         return None
     value = float(np.max(np.abs(x[0][large])))
-    evidence = (f"It is {value:.4g} in every row: the first layer takes it for a bias whose gradient is {value:.4g} "
-                "times as large.")
 
     def cure(s: Setting) -> Setting:
         keep = ~np.isin(np.arange(s.x.shape[1]), large)
         return replace(s, x=(s.x * keep).astype(s.x.dtype))
-    return Candidate(Finding("constant_feature", f"column {_list(large)}", evidence, fix="Leave the column out.",
-                             confidence=0.9, change={"drop_columns": large.tolist()}), cure)
+    return Candidate(
+        Finding("constant_feature", f"column {_listed(large)}", f"The value is {value:.4g} in every row: the column "
+                f"acts as a bias whose gradient is {value:.4g} times as large.", fix="Leave the column out.",
+                confidence=0.9, change={"drop_columns": large.tolist()}), cure)
 
 
 def _unscaled(setting: Setting) -> Candidate | None:
-    x = _known(setting)
-    moving = np.ptp(x, axis=0) > 0
-    if not moving.any():
+    x = _usable(setting)
+    varying = np.ptp(x, axis=0) > 0
+    if not varying.any():
         return None
-    size, std = np.sqrt(np.mean(x * x, axis=0))[moving], x.std(axis=0)[moving]
-    numbers = np.flatnonzero(moving)
+    size, std = np.sqrt(np.mean(x * x, axis=0))[varying], x.std(axis=0)[varying]
+    numbers = np.flatnonzero(varying)
     odd = (size > 3.0) | (size < 0.3) | (size > 5.0 * std)
     if not odd.any():
         return None
     worst = int(np.argmax(np.abs(np.log(size)) + np.log(size / std)))
-    evidence = (f"{int(odd.sum())} of {x.shape[1]} columns are far from mean 0 and deviation 1: column "
-                f"{numbers[worst]} has mean {x[:, numbers[worst]].mean():.4g} and deviation {std[worst]:.4g}.")
     return Candidate(
-        Finding("features_unscaled", f"column {_list(numbers[odd])}", evidence,
-                fix="Standardise the features with the training rows' means and deviations.", confidence=0.9,
-                change={"standardise": "X"}),
-        lambda s: replace(s, x=standardised(s.x, s.usable)))
+        Finding("features_unscaled", f"column {_listed(numbers[odd])}", f"{int(odd.sum())} of {x.shape[1]} columns are "
+                f"far from mean 0 and standard deviation 1: column {numbers[worst]} has mean "
+                f"{x[:, numbers[worst]].mean():.4g} and standard deviation {std[worst]:.4g}.", fix=advice.STANDARDISE,
+                confidence=0.9, change={"standardise": "X"}), _standardise)
 
 
 def _unscaled_target(setting: Setting, task: Task) -> Candidate | None:
@@ -144,14 +154,14 @@ def _unscaled_target(setting: Setting, task: Task) -> Candidate | None:
         kind = s.y.dtype if s.y.dtype.kind == "f" else np.float64
         return replace(s, y=((y - mean) / scale).reshape(s.y.shape).astype(kind), offset=mean, scale=scale)
     return Candidate(
-        Finding("target_unscaled", "y", f"Its mean is {mean[0]:.4g} and its deviation {std[0]:.4g}, where a network "
-                "begins near 0 and its updates have the size of the error.",
+        Finding("target_unscaled", "y", f"Its mean is {mean[0]:.4g} and its standard deviation {std[0]:.4g}, while "
+                "initial predictions are near 0 and updates are proportional to the error.",
                 fix="Standardise the target, and scale predictions back.", confidence=0.9,
                 change={"standardise": "y"}), cure)
 
 
 def imbalance(setting: Setting, task: Task) -> Candidate | None:
-    """A class of few rows."""
+    """Return a candidate for a rare class."""
     if not task.classes:
         return None
     counts = np.bincount(task.truth, minlength=task.classes)
@@ -159,9 +169,10 @@ def imbalance(setting: Setting, task: Task) -> Candidate | None:
     if len(counts) < 2 or counts.min() * len(counts) > 0.4 * counts.sum():
         return None
     return Candidate(
-        Finding("class_imbalance", "y", f"The rarest class has {counts.min()} of {counts.sum()} rows, the commonest "
-                f"{counts.max()}.", fix="Weigh the classes (class_weight='balanced'), or draw each as often.",
-                confidence=0.85, change={"balance": True}),
+        Finding("class_imbalance", "y", f"The rarest class has {counts.min()} of {counts.sum()} rows, the most "
+                f"frequent {counts.max()}.",
+                fix="Weight the classes (class_weight='balanced'), or draw them equally often.", confidence=0.85,
+                change={"balance": True}),
         lambda s: replace(s, balance=True))
 
 
@@ -170,14 +181,14 @@ def _order(setting: Setting, task: Task) -> Candidate | None:
         return None
     strata = task.strata()
     same = float(np.mean(strata[1:] == strata[:-1]))
-    share = np.bincount(strata) / len(strata)
-    expected = float(np.sum(share * share))
+    frequencies = np.bincount(strata) / len(strata)
+    expected = float(np.sum(frequencies * frequencies))
     if same < expected + 0.5 * (1.0 - expected):
         return None
     return Candidate(
-        Finding("not_shuffled", "order of the rows", f"Neighbouring rows have the same class in {same:.0%} of all "
-                f"cases, by chance they would in {expected:.0%}: a batch does not stand for the data.",
-                fix="Draw the order of the rows anew in each epoch.", confidence=0.95, change={"shuffle": True}),
+        Finding("not_shuffled", "order of the rows", f"{same:.0%} of neighbouring rows have the same class, and in "
+                f"random order {expected:.0%}: a batch is not representative of the data.",
+                fix="Shuffle the rows in each epoch.", confidence=0.95, change={"shuffle": True}),
         lambda s: replace(s, shuffle=True))
 
 
@@ -185,138 +196,135 @@ def _small_batch(setting: Setting) -> Candidate | None:
     if setting.batch_size > 4 or len(setting.x) < 100:
         return None
     return Candidate(
-        Finding("batch_too_small", "batch", f"A step is made from {setting.batch_size} "
+        Finding("batch_too_small", "batch", f"A batch has {setting.batch_size} "
                 f"row{'s' if setting.batch_size > 1 else ''}: its gradient is mostly noise.",
-                fix="Take batches of 32 rows.", confidence=0.85, change={"batch_size": 32}),
+                fix="Use batches of 32 rows.", confidence=0.85, change={"batch_size": 32}),
         lambda s: replace(s, batch_size=32))
 
 
-# --- the start -----------------------------------------------------------------------------------------------------
+# --- initial weights -----------------------------------------------------------------------------------------------
 
-def of_weights(setting: Setting, anatomy: Anatomy) -> list[Candidate]:
-    """Suspects among the initial weights and biases, layer by layer."""
+def weight_candidates(setting: Setting, architecture: Architecture) -> list[Candidate]:
+    """Return candidates among the initial weights and biases."""
     params, found = setting.subject.params(), list[Candidate]()
-    scales = {link.weight: float(np.sqrt(np.mean(link.matrix(params) ** 2) * link.inputs)) for link in anatomy.chain}
-    hidden = anatomy.chain[:-1]
-    most = 4.0 if len(hidden) < 5 else 8.0  # in a deep network less is too much already, but of all layers together
-    same = [link.weight for link in anatomy.chain if link.units > 1 and np.ptp(link.vector(params)) == 0 and np.all(
-        np.ptp(link.matrix(params), axis=1) <= 1e-9 * np.abs(link.matrix(params)).max())]
-    large = [w for w, s in scales.items() if s > most and w not in same]
+    layers, hidden = architecture.layers, architecture.layers[:-1]
+    scales = {layer.weight: float(np.sqrt(np.mean(layer.matrix(params) ** 2) * layer.inputs)) for layer in layers}
+    largest = 4.0 if len(hidden) < 5 else 8.0  # in a deep network the product over the layers is tested instead
+    same = [layer.weight for layer in layers if layer.units > 1 and np.ptp(layer.vector(params)) == 0 and np.all(
+        np.ptp(layer.matrix(params), axis=1) <= 1e-9 * np.abs(layer.matrix(params)).max())]
+    large = [w for w, s in scales.items() if s > largest and w not in same]
     small = [w for w, s in scales.items() if 0.0 < s < 0.15 and w not in same]
-    shifted = [link.weight for link in hidden if link.weight not in [*large, *small, *same]
-               and abs(link.matrix(params).mean()) > 0.6 * link.matrix(params).std()]
-    for cause, names, text in (
-        ("init_too_large", large, "times that of weights that keep the size of what they are given"),
-        ("init_too_small", small, "times that of weights that keep the size of what they are given"),
-    ):
+    shifted = [layer for layer in hidden if layer.weight not in [*large, *small, *same]
+               and abs(layer.matrix(params).mean()) > 0.6 * layer.matrix(params).std()]
+    for cause, names in (("init_too_large", large), ("init_too_small", small)):
         if names:
             ratios = ", ".join(f"{scales[n]:.3g}" for n in names)
             found.append(Candidate(
-                Finding(cause, ", ".join(names), f"The size of the weights is {ratios} {text}.",
-                        fix="Draw weights with a deviation of sqrt(2 / inputs) before ReLU, sqrt(1 / inputs) before "
-                        "others.", confidence=0.95, change={"redraw": names}), _redraw(anatomy, names)))
+                Finding(cause, ", ".join(names), f"The weights are {ratios} times the size that preserves the size of "
+                        "the signal.", fix=advice.INITIALIZE, confidence=0.95, change={"redraw": names}),
+                _redraw(architecture, names)))
     if not large and not small and len(hidden) > 2:
-        gains = [scales[link.weight] / (2.0 if anatomy.rectifies(link) else 1.0) ** 0.5 for link in hidden]
-        total, names = float(np.prod(gains)), [link.weight for link in hidden]
+        gains = [scales[layer.weight] / (2.0 if architecture.rectifies(layer) else 1.0) ** 0.5 for layer in hidden]
+        total, names = float(np.prod(gains)), [layer.weight for layer in hidden]
         if total > 20.0 or total < 0.05:
             found.append(Candidate(
                 Finding("gradient_exploding" if total > 1 else "gradient_vanishing", ", ".join(names),
-                        f"From layer to layer signals, and gradients on their way back, change their size by "
+                        f"The layers change the size of signals, and of gradients on the way back, by "
                         f"{', '.join(f'{g:.2g}' for g in gains)}: {total:.3g} times in all.",
-                        fix="Draw weights with a deviation of sqrt(2 / inputs) before ReLU, sqrt(1 / inputs) before "
-                        "others; or normalise between layers.", confidence=0.9, change={"redraw": names}),
-                _redraw(anatomy, names)))
-    if any(link.weight in same for link in hidden):  # the last layer alone may well begin at zero
+                        fix=f"{advice.INITIALIZE} Or normalise between layers.", confidence=0.9,
+                        change={"redraw": names}), _redraw(architecture, names)))
+    if any(layer.weight in same for layer in hidden):  # the last layer alone may well start at zero
         found.append(Candidate(
             Finding("init_symmetric", ", ".join(same), "All units of the layer have the same weights: they get the "
-                    "same gradients, and stay one unit.", fix="Draw the weights at random.", confidence=0.97,
-                    change={"redraw": same}), _redraw(anatomy, same)))
-    units = anatomy.stuck(setting.subject, setting.x[setting.mask()], setting.y[setting.mask()])
-    offsets = [link for link in hidden if link.bias is not None and np.abs(link.vector(params)).mean() > 1.5]
+                    "same gradients and stay equal.", fix="Draw the weights at random.", confidence=0.97,
+                    change={"redraw": same}), _redraw(architecture, same)))
+    inactive = architecture.inactive_units(setting.subject, setting.x[setting.mask()], setting.y[setting.mask()])
+
+    def inactive_units(at: list[DenseLayer], where: list[str], what: str, fix: str, key: str, cure: Cure) -> Candidate:
+        dead = architecture.rectifies(at[0])
+        fraction = max((inactive.get(layer.weight, 0.0) for layer in at), default=0.0)
+        state = "give no gradient for any row" if dead else "are saturated"
+        return Candidate(Finding("dead_relu" if dead else "saturated_units", ", ".join(where),
+                                 f"{what}: {fraction:.0%} of the units {state}.", fix=fix, confidence=0.9,
+                                 change={key: where}), cure)
+    offsets = [layer for layer in hidden if layer.bias is not None and np.abs(layer.vector(params)).mean() > 1.5]
     if offsets:
-        names = [link.bias for link in offsets if link.bias is not None]
-        sizes = ", ".join(f"{link.vector(params).mean():.3g}" for link in offsets)
-        found.append(_stuck_units(anatomy, offsets, units, f"Biases begin at {sizes} on average", names,
-                                  {"zero": names}, _zero(names), "Begin with biases of zero."))
+        names = [layer.bias for layer in offsets if layer.bias is not None]
+        means = ", ".join(f"{layer.vector(params).mean():.3g}" for layer in offsets)
+        found.append(inactive_units(offsets, names, f"The mean of the initial biases is {means}",
+                                    "Start with biases of zero.", "zero", _zero(names)))
     if shifted:
-        links = [link for link in hidden if link.weight in shifted]
-        found.append(_stuck_units(anatomy, links, units, "All weights lie to one side of zero", shifted,
-                                  {"redraw": shifted}, _redraw(anatomy, shifted), "Draw weights of mean zero."))
+        names = [layer.weight for layer in shifted]
+        found.append(inactive_units(shifted, names, "Most weights have the same sign", "Draw weights of mean zero.",
+                                    "redraw", _redraw(architecture, names)))
     return found
 
 
-def _stuck_units(anatomy: Anatomy, links: list[Any], units: Mapping[str, float], what: str, names: list[str],
-                 change: dict[str, Any], cure: Callable[[Setting], Setting], fix: str) -> Candidate:
-    dead = anatomy.rectifies(links[0])
-    cause = "dead_relu" if dead else "saturated_units"
-    share = max((units.get(link.weight, 0.0) for link in links), default=0.0)
-    state = "give no gradient for any row" if dead else "are at a flat end of their activation"
-    return Candidate(Finding(cause, ", ".join(names), f"{what}: {share:.0%} of the units {state}.", fix=fix,
-                             confidence=0.9, change=change), cure)
-
-
-def _redraw(anatomy: Anatomy, names: list[str]) -> Callable[[Setting], Setting]:
+def _redraw(architecture: Architecture, names: list[str]) -> Cure:
     def cure(s: Setting) -> Setting:
         rng, values = np.random.default_rng(19), dict[str, np.ndarray]()
         params = s.subject.params()
-        for link in anatomy.chain:
-            if link.weight in names:
-                gain = 2.0 if anatomy.rectifies(link) else 1.0
-                matrix = rng.standard_normal((link.inputs, link.units)) * np.sqrt(gain / link.inputs)
-                like = params[link.weight]
-                values[link.weight] = (matrix.T if link.transposed else matrix).astype(like.dtype)
-                if link.bias is not None and np.abs(params[link.bias]).max() > 1.0:
-                    values[link.bias] = np.zeros_like(params[link.bias])
-        return written(s, values)
+        for layer in architecture.layers:
+            if layer.weight in names:
+                gain = 2.0 if architecture.rectifies(layer) else 1.0
+                matrix = rng.standard_normal((layer.inputs, layer.units)) * np.sqrt(gain / layer.inputs)
+                values[layer.weight] = layer.as_weight(matrix).astype(params[layer.weight].dtype)
+                if layer.bias is not None and np.abs(params[layer.bias]).max() > 1.0:
+                    values[layer.bias] = np.zeros_like(params[layer.bias])
+        return _with_params(s, values)
     return cure
 
 
-def _zero(names: list[str]) -> Callable[[Setting], Setting]:
-    return lambda s: written(s, {name: np.zeros_like(s.subject.params()[name]) for name in names})
+def _zero(names: list[str]) -> Cure:
+    return lambda s: _with_params(s, {name: np.zeros_like(s.subject.params()[name]) for name in names})
 
 
-def written(setting: Setting, values: Params) -> Setting:
-    """The setting of a program that begins with other values in some of its parameters."""
+def _with_params(setting: Setting, values: Params) -> Setting:
+    """Return the setting with other initial values of some parameters."""
     subject = setting.subject.copy()
     subject.write(values)
     return replace(setting, subject=subject)
 
 
-# --- its own numbers -----------------------------------------------------------------------------------------------
+# --- hyperparameters -----------------------------------------------------------------------------------------------
 
-_NUMBERS = {"dropout_too_strong": re.compile(r"drop(?!_?(last|columns|rows))", re.IGNORECASE),
-            "weight_decay_too_strong": re.compile(r"decay|(^|_)(l2|lambda|lmbda|wd|alpha|reg)", re.IGNORECASE)}
+_ATTRIBUTES = {"dropout": re.compile(r"drop(?!_?(last|columns|rows))", re.IGNORECASE),
+               "weight_decay": re.compile(r"decay|(^|_)(l2|lambda|lmbda|wd|alpha|reg)", re.IGNORECASE)}
 
 
-def of_hyperparameters(setting: Setting, least: float = 0.3) -> list[Candidate]:
-    """Dropout above `least` and weight decay: of layers and optimizer, or attributes of a program that are named so."""
+def hyperparameter_candidates(setting: Setting, least: float = 0.3) -> list[Candidate]:
+    """Return candidates for dropout above `least` and for weight decay.
+
+    For a network of this package they are properties of its layers and optimizer, for another program attributes with
+    such names.
+    """
     program = setting.subject.program
     return _of_network(program, least) if isinstance(program, NetworkProgram) else _of_attributes(program, least)
 
 
 def _of_network(program: NetworkProgram, least: float) -> list[Candidate]:
-    found, rule = [], program.optimizer
+    found = []
     layers = [(name, layer) for name, layer in program.network.named_layers()
               if isinstance(layer, Dropout) and layer.rate > least]
     if layers:
         def without(s: Setting) -> Setting:
             network = with_layers(s.subject.program.network, lambda layer: Dropout(0.0) if isinstance(layer, Dropout)
                                   else layer)
-            return in_network(s, network=network)
+            return with_parts(s, network=network)
         rates = ", ".join(f"{layer.rate:g}" for _, layer in layers)
         found.append(Candidate(
-            Finding("dropout_too_strong", ", ".join(name for name, _ in layers), f"It takes away {rates} of the "
-                    "units in each step.", fix="Take a rate of 0.2, or none.", confidence=0.9,
+            Finding("dropout_too_strong", ", ".join(name for name, _ in layers), f"The layer drops {rates} of the "
+                    "units in each step.", fix="Use a rate of 0.2, or remove the layer.", confidence=0.9,
                     change={"dropout": 0.0}), without))
-    decay = rule.weight_decay + rule.penalty
+    decay = program.optimizer.weight_decay + program.optimizer.penalty
     if decay > 1e-4:
         def undecayed(s: Setting) -> Setting:
             other = s.subject.copy().program.optimizer
             other.weight_decay = other.penalty = other.reported_penalty = 0.0
-            return in_network(s, optimizer=other)
+            return with_parts(s, optimizer=other)
         found.append(Candidate(
-            Finding("weight_decay_too_strong", "optimizer", f"Weights are drawn to zero with a strength of {decay:g}.",
-                    fix="Take a tenth or a hundredth of it, or none.", confidence=0.9, change={"weight_decay": 0.0}),
+            Finding("weight_decay_too_strong", "optimizer", f"Weight decay and L2 penalty together are {decay:g}.",
+                    fix="Use a tenth or a hundredth of it, or 0.", confidence=0.9, change={"weight_decay": 0.0}),
             undecayed))
     return found
 
@@ -326,21 +334,20 @@ def _of_attributes(program: Any, least: float) -> list[Candidate]:
     for name, value in _attributes(program).items():
         if isinstance(value, bool) or not isinstance(value, (int, float, np.floating)) or not value > 0:
             continue
-        for cause, words in _NUMBERS.items():
-            if words.search(name) and (cause != "dropout_too_strong" or least < value < 1):
+        for key, words in _ATTRIBUTES.items():
+            if words.search(name) and (key != "dropout" or least < value < 1):
                 def cure(s: Setting, name: str = name) -> Setting:
                     subject = s.subject.copy()
                     setattr(subject.program, name, 0.0)
                     return replace(s, subject=subject)
-                key = "dropout" if cause == "dropout_too_strong" else "weight_decay"
                 found.append(Candidate(
-                    Finding(cause, name, f"It is {float(value):g}.", fix=f"Take a far smaller {name}, or 0.",
-                            confidence=0.9, change={key: 0.0}), cure))
+                    Finding(f"{key}_too_strong", name, f"Its value is {float(value):g}.",
+                            fix=f"Use a much smaller {name}, or 0.", confidence=0.9, change={key: 0.0}), cure))
     return found
 
 
 def _attributes(program: Any) -> dict[str, Any]:
-    """Those of the object and of its classes, by name; properties are not asked."""
+    """Return the attributes of the object and its classes by name, without evaluating properties."""
     found: dict[str, Any] = {}
     for cls in reversed(type(program).__mro__):
         found |= vars(cls)
@@ -348,7 +355,7 @@ def _attributes(program: Any) -> dict[str, Any]:
 
 
 def with_layers(network: Network, change: Callable[[Any], Any], keep: bool = True) -> Network:
-    """A network of other layers at the top level, with the same parameters where they have the same shapes."""
+    """Return a network with changed layers; with `keep`, parameters of unchanged shape keep their values."""
     other = Network([change(layer) for layer in network.layers], network.inputs, network.backend.name, network.dtype,
                     network.seed, network.precision, network.ops_wanted)
     values = network.arena.to_host()
@@ -359,18 +366,17 @@ def with_layers(network: Network, change: Callable[[Any], Any], keep: bool = Tru
     return other
 
 
-def in_network(setting: Setting, **changed: Any) -> Setting:
-    """The setting of a program of this package with another network=, or optimizer=."""
+def with_parts(setting: Setting, network: Network | None = None, optimizer: Optimizer | None = None) -> Setting:
+    """Return the setting of a network of this package with another network or optimizer."""
     old = setting.subject.program
-    made = NetworkProgram(changed.get("network", old.network), old.chosen, changed.get("optimizer", old.optimizer),
-                          old.total)
+    made = NetworkProgram(network or old.network, old.chosen, optimizer or old.optimizer, old.total)
     return replace(setting, subject=Subject(made))
 
 
 # --- precision -----------------------------------------------------------------------------------------------------
 
-def of_precision(setting: Setting) -> list[Candidate]:
-    """Parameters of 16 bits."""
+def precision_candidates(setting: Setting) -> list[Candidate]:
+    """Return a candidate for parameters of 16 bits."""
     params = setting.subject.params()
     half = [name for name, value in params.items() if value.dtype.itemsize < 4]
     if not half or setting.subject.network is not None:
@@ -386,37 +392,34 @@ def of_precision(setting: Setting) -> list[Candidate]:
         x = s.x.astype(np.float64) if s.x.dtype.itemsize < 4 else s.x
         return replace(s, subject=subject, x=x)
     return [Candidate(Finding("precision_underflow", ", ".join(half), "It is computed in 16 bits: numbers below 6e-8 "
-                              "are zero, above 65504 infinite.", fix="Compute in float32 or float64.", confidence=0.9,
-                              change={"dtype": "float64"}), cure)]
+                              "become zero, above 65504 infinite.", fix="Compute in float32 or float64.",
+                              confidence=0.9, change={"dtype": "float64"}), cure)]
 
 
-# --- the updates ---------------------------------------------------------------------------------------------------
+# --- updates -------------------------------------------------------------------------------------------------------
 
 FACTORS = (0.1, 0.01, 10.0, 100.0, 0.001, 1000.0, 1e-4, 1e4)
 
 
-def rate(factor: float) -> Candidate:
-    """Another learning rate, whatever the rule: the change that a step makes is scaled."""
+def learning_rate(factor: float) -> Candidate:
+    """Return a candidate for another learning rate, by scaled updates if the program is no network of this package."""
     def update(before: Params, after: Params, batch: np.ndarray) -> Params:
         return {n: before[n] + (factor * (after[n] - before[n])).astype(before[n].dtype, copy=False) for n in before}
+
     def cure(s: Setting) -> Setting:
-        program = s.subject.program
-        if not isinstance(program, NetworkProgram):
+        if not isinstance(s.subject.program, NetworkProgram):
             return replace(s, updates=(*s.updates, update))
-        rule = s.subject.copy().program.optimizer
-        rule.learning_rate = _Times(rule.learning_rate, factor)
-        return in_network(s, optimizer=rule)
-
-    high = factor < 1.0
+        optimizer = s.subject.copy().program.optimizer
+        optimizer.learning_rate = _Scaled(optimizer.learning_rate, factor)
+        return with_parts(s, optimizer=optimizer)
     return Candidate(
-        Finding("learning_rate_too_high" if high else "learning_rate_too_low", "learning rate",
-                f"With {factor:g} times the change in each step it learns.",
-                fix=f"Take {factor:g} times the learning rate.", confidence=0.9,
-                change={"learning_rate_factor": factor}), cure)
+        Finding("learning_rate_too_high" if factor < 1.0 else "learning_rate_too_low", "learning rate",
+                f"It learns with updates of {factor:g} times the size.", fix=f"Use {factor:g} times the learning rate.",
+                confidence=0.9, change={"learning_rate_factor": factor}), cure)
 
 
-class _Times(Schedule):
-    """A schedule, times a factor."""
+class _Scaled(Schedule):
+    """A schedule times a factor."""
 
     def __init__(self, schedule: Schedule, factor: float) -> None:
         self.schedule, self.factor = schedule, factor
@@ -426,52 +429,50 @@ class _Times(Schedule):
 
 
 def held_rate(setting: Setting, start: Subject, trained: Subject) -> list[Candidate]:
-    """Steps that become ever smaller than the gradient: a schedule that comes to rest too soon."""
+    """Return a candidate for updates that shrink relative to the gradient, as with a schedule that falls too early."""
     program = setting.subject.program
     if isinstance(program, NetworkProgram):
         schedule = program.optimizer.learning_rate
         first, later = float(schedule(0, program.total)), float(schedule(program.total // 5, program.total))
-        if not later < 0.05 * first:
-            return []
 
         def cure(s: Setting) -> Setting:
-            rule = s.subject.copy().program.optimizer
-            rule.learning_rate = Constant(first)
-            return in_network(s, optimizer=rule)
-        ratio = later / first
+            optimizer = s.subject.copy().program.optimizer
+            optimizer.learning_rate = Constant(first)
+            return with_parts(s, optimizer=optimizer)
     else:
-        sizes = []
-        rows = np.arange(min(setting.batch_size, len(setting.x)))
-        for subject in (start.copy(), trained.copy()):
-            before = subject.params()
-            gradient = setting.gradients(before, setting.x[rows], setting.y[rows]) if setting.gradients \
-                else subject.gradients(setting.x[rows], setting.y[rows])
-            subject.step(setting.x[rows], setting.y[rows])
-            sizes.append(_norm(subject.params(), before) / max(_norm(gradient), 1e-300))
-        if not sizes[1] < 0.05 * sizes[0] or not np.isfinite(sizes).all():
-            return []
-        ratio, wanted = sizes[1] / sizes[0], sizes[0]
+        first, later = (_relative_update(setting, subject.copy()) for subject in (start, trained))
 
         def cure(s: Setting) -> Setting:
-            lasting = s.start()
+            constant = s.start()
 
             def update(before: Params, after: Params, batch: np.ndarray) -> Params:
-                lasting.write(before)
-                gradient = lasting.gradients(s.x[batch], s.y[batch])
-                return {n: before[n] - (wanted * gradient[n]).astype(before[n].dtype) for n in before}
+                constant.write(before)
+                gradient = constant.gradients(s.x[batch], s.y[batch])
+                return {n: before[n] - (first * gradient[n]).astype(before[n].dtype) for n in before}
             return replace(s, updates=(*s.updates, update))
+    if not later < 0.05 * first or not np.isfinite([first, later]).all():
+        return []
     return [Candidate(
-        Finding("plateau", "learning rate", f"The loss comes to rest because the steps do: they fall to {ratio:.2g} of "
-                "their size, next to the gradient.", fix="Hold the learning rate for longer, or let it fall to no less "
-                "than a tenth by the end.", confidence=0.85,
+        Finding("plateau", "learning rate", "The loss stops falling because the updates shrink: relative to the "
+                f"gradient they fall to {later / first:.2g} of their initial size.",
+                fix="Keep the learning rate for longer, or let it fall to no less than a tenth.", confidence=0.85,
                 change={"hold_rate": True} if isinstance(program, NetworkProgram) else {}), cure)]
+
+
+def _relative_update(setting: Setting, subject: Subject) -> float:
+    """Return the norm of an update on the first batch over that of the gradient."""
+    rows, before = np.arange(min(setting.batch_size, len(setting.x))), subject.params()
+    x, y = setting.x[rows], setting.y[rows]  # copies
+    gradient = setting.gradients(before, x, y) if setting.gradients else subject.gradients(x, y)
+    subject.step(x, y)
+    return _norm(subject.params(), before) / max(_norm(gradient), 1e-300)
 
 
 def _norm(values: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray] | None = None) -> float:
     return float(np.sqrt(sum(np.sum((v - (other[n] if other else 0.0)) ** 2.0) for n, v in values.items())))
 
 
-def _list(numbers: np.ndarray) -> str:
-    """The first five, and how many more."""
+def _listed(numbers: np.ndarray) -> str:
+    """Return the first five numbers, and how many more there are."""
     more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
     return ", ".join(str(n) for n in numbers[:5]) + more

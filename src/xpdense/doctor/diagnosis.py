@@ -1,8 +1,7 @@
-"""What a diagnosis holds."""
+"""The result of a diagnosis, as text, as JSON and as an HTML page."""
 
 from __future__ import annotations
 
-import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,45 +12,47 @@ import numpy as np
 
 from ..backend import installed
 from ..errors import OutputError, require
-from .findings import Finding
-from .gradients import GradientReport
+from . import report
+from .findings import Finding, as_json
+from .gradients.check import GradientReport
 
-WIDTH = 100  # of the printed lines
+WIDTH = 100  # of printed lines
 
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What is wrong with a training, worst first; prints as text, shows as HTML in a notebook.
+    """The faults of a training, worst first; prints as text, and shows as HTML in a notebook.
 
     Attributes
     ----------
     findings : tuple of Finding
-        None where nothing is wrong.
+        Empty if no fault was found.
     notes : tuple of str
         What could not be examined, and why.
     skill, reference : float, optional
-        What the training reaches as it is on rows that it did not see, and what a sound one reaches on the same rows in
-        as many steps: 1 is perfect, 0 what a constant prediction gives. (1 - chance-corrected balanced accuracy, R2.)
+        The skill of the training as it is on held-out rows, and that of a reference model on the same rows with as many
+        steps: 1 is perfect, 0 is a constant prediction (chance-corrected balanced accuracy, or R2).
     cured : float, optional
-        The same with every cure in place.
+        The skill with all fixes applied.
     losses : mapping of str to list of float
-        The program's loss over the steps: "as it is", and "cured" where there is a cure.
+        The program's loss over the steps: "as it is", and "cured" if there are fixes.
     layers : mapping of str to ndarray
-        Values by tensor, of at most 10,000 entries each, whose distribution a report draws: parameters by their name.
+        Up to 10,000 values of each parameter, by name; a report draws their distributions.
     gradients : GradientReport, optional
     seconds : float
+        The duration of the diagnosis.
 
     Examples
     --------
     >>> cause = Finding("learning_rate_too_high", "optimizer", "The loss rose from 0.7 to 31.", before=0.02, after=0.95,
     ...                 fix="Divide it by 10.", confidence=0.9)
     >>> print(Diagnosis((cause,), skill=0.02, cured=0.95, reference=0.96))
-    1 finding. Skill: 0.02 as it is, 0.95 with every cure, 0.96 of a sound training (1 is perfect, 0 is
+    1 finding. Skill: 0.02 as it is, 0.95 with every fix, 0.96 of a reference model (1 is perfect, 0 is
     a constant prediction).
     <BLANKLINE>
-    1. learning_rate_too_high at optimizer (sure to 90 %)
+    1. learning_rate_too_high at optimizer (confidence 90 %)
        The loss rose from 0.7 to 31.
-       Experiment: with it, skill 0.02; without it, 0.95.
+       Experiment: skill 0.02 with it; 0.95 without it.
        Fix: Divide it by 10.
     """
 
@@ -67,32 +68,29 @@ class Diagnosis:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found."""
+        """Whether no fault was found."""
         return not self.findings
 
     @property
     def headline(self) -> str:
-        """The whole in a line: how many findings, and the skill as it is, cured, and of a sound training."""
+        """The number of findings, and the skills, in one line."""
         count = len(self.findings)
-        first = f"{count} finding{'s' if count > 1 else ''}." if count else "Sound: nothing was found."
+        first = f"{count or 'No'} finding{'s' if count != 1 else ''}."
         skills = ", ".join(f"{value:.2f} {words}" for words, value in self.skills().items())
         return f"{first} Skill: {skills} (1 is perfect, 0 is a constant prediction)." if skills else first
 
     def skills(self) -> dict[str, float]:
-        """The skills that are known, by what they are of."""
-        found = {"as it is": self.skill, "with every cure": self.cured, "of a sound training": self.reference}
+        """Return the skills that are known, by what they describe."""
+        found = {"as it is": self.skill, "with every fix": self.cured, "of a reference model": self.reference}
         return {words: value for words, value in found.items() if value is not None}
 
     def experiment(self, finding: Finding) -> str:
-        """What was measured with a finding's cause left in and with it taken away, in a sentence; empty if nothing."""
+        """Describe what was measured with a cause and without it, in one sentence; empty if nothing was measured."""
         of_gradient = self.gradients is not None and finding in self.gradients.findings
         what, form = ("relative error", ".2g") if of_gradient else ("skill", ".2f")
-        measured = [(side, value) for side, value in (("with it", finding.before), ("without it", finding.after))
-                    if value is not None]
-        if not measured:
-            return ""
-        (side, value), *other = measured
-        return f"{side}, {what} {value:{form}}" + "".join(f"; {s}, {v:{form}}" for s, v in other) + "."
+        measured = "; ".join(f"{value:{form}} {words}" for words, value in
+                             (("with it", finding.before), ("without it", finding.after)) if value is not None)
+        return f"{what} {measured}." if measured else ""
 
     def __str__(self) -> str:
         blocks = [textwrap.fill(self.headline, WIDTH)]
@@ -100,8 +98,7 @@ class Diagnosis:
             head = f"{number}. "
             indent = " " * len(head)
             experiment = self.experiment(finding)
-            lines = [f"{head}{finding.cause} at {finding.where} (sure to {100.0 * finding.confidence:.0f} %)",
-                     finding.evidence, f"Experiment: {experiment}" if experiment else "",
+            lines = [f"{head}{finding.heading}", finding.evidence, f"Experiment: {experiment}" if experiment else "",
                      f"Fix: {finding.fix}" if finding.fix else ""]
             blocks.append("\n".join(
                 textwrap.fill(line, WIDTH, initial_indent=indent if i else "", subsequent_indent=indent)
@@ -112,15 +109,18 @@ class Diagnosis:
         return "\n\n".join(blocks)
 
     def __repr__(self) -> str:
-        return f"Diagnosis({', '.join(finding.cause for finding in self.findings) or 'sound'})"
+        return f"Diagnosis({', '.join(finding.cause for finding in self.findings) or 'no findings'})"
 
     def _repr_html_(self) -> str:
-        from .report import fragment
+        return self._html(installed("matplotlib"))
 
-        return fragment(self, figures=installed("matplotlib"))
+    def _html(self, figures: bool = True) -> str:
+        return report.fragment([(finding, self.experiment(finding)) for finding in self.findings], self.skills(),
+                               self.seconds, self.notes, self.losses if figures else {},
+                               self.layers if figures else {}, self.gradients)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it, without the values of `layers`; numbers that are not finite become None.
+        """Return the fields as JSON can hold them, without `layers`; numbers that are not finite become None.
 
         >>> Diagnosis(skill=float("nan"), losses={"as it is": [0.5, float("inf")]}).to_dict()["losses"]
         {'as it is': [0.5, None]}
@@ -131,7 +131,7 @@ class Diagnosis:
             "findings": [asdict(finding) for finding in self.gradients.findings],
             "notes": self.gradients.notes,
         }
-        found: dict[str, Any] = _plain({
+        found: dict[str, Any] = as_json({
             "ok": self.ok, "findings": [asdict(finding) for finding in self.findings], "notes": self.notes,
             "skill": self.skill, "cured": self.cured, "reference": self.reference, "losses": self.losses,
             "gradients": gradients, "seconds": self.seconds,
@@ -139,12 +139,14 @@ class Diagnosis:
         return found
 
     def to_html(self, path: str | Path | None = None) -> str:
-        """A page with the findings, the losses, the layers' distributions and the gradients; needs no network.
+        """Return a page with the findings, the losses, the layers' distributions and the gradients.
+
+        The page contains its figures and loads nothing.
 
         Parameters
         ----------
         path : optional
-            A file to write it to, in UTF-8.
+            A file to which it is written, in UTF-8.
 
         Raises
         ------
@@ -154,23 +156,10 @@ class Diagnosis:
             The file cannot be written.
         """
         require("matplotlib", "plots", "Diagnosis.to_html")
-        from .report import page
-
-        text = page(self)
+        text = report.page(self._html())
         if path is not None:
             try:
                 Path(path).write_text(text, encoding="utf-8", errors="xmlcharrefreplace")
             except OSError as error:
                 raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         return text
-
-
-def _plain(value: Any) -> Any:
-    """The same in what JSON has."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, (np.ndarray, np.generic)):
-        return _plain(value.tolist())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

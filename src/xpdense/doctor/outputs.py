@@ -1,33 +1,34 @@
-"""The end of a program: what it can predict, whatever its parameters are, and whether its loss belongs to that."""
+"""Checks of a program's outputs, its loss and its labels: whether they belong together."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..layers import Dense, Layer
 from ..losses import Loss
-from .anatomy import Anatomy
-from .candidates import Candidate, in_network, with_layers
+from . import advice
+from .candidates import Candidate, with_layers, with_parts
 from .findings import Finding
+from .gradients.chain import DenseLayer
+from .gradients.reconstruct import Reconstruction, draw_parameters
 from .program import NetworkProgram, Subject
-from .rebuild import Inside, draw
 from .task import Task
 from .trial import Setting
 
 
 @dataclass(frozen=True)
-class Ends:
-    """Predictions of some rows by drawn parameters, of the usual size and of a hundred times that.
+class OutputRange:
+    """Predictions with random parameters, and with the last layer's parameters a hundred times as large.
 
     Attributes
     ----------
     usual, large : list of ndarray (rows, outputs)
     params : list of dict
-        Those that `usual` were made with.
+        The parameters of `usual`.
     """
 
     usual: list[np.ndarray]
@@ -36,245 +37,255 @@ class Ends:
 
     @property
     def low(self) -> float:
+        """The smallest prediction."""
         return float(min(p.min() for p in self.large))
 
     @property
     def high(self) -> float:
+        """The largest prediction."""
         return float(max(p.max() for p in self.large))
 
     @property
     def are_probabilities(self) -> bool:
+        """Whether all predictions are in [0, 1]."""
         return self.low >= -1e-6 and self.high <= 1.0 + 1e-6
 
+    @property
+    def all_large(self) -> np.ndarray:
+        """All values of `large`, flat."""
+        return np.concatenate([p.ravel() for p in self.large])
 
-def ends(subject: Subject, anatomy: Anatomy, x: np.ndarray, seed: int) -> Ends | None:
-    """What copies of the program predict; None where its parameters are no chain of layers, or it cannot."""
-    if not anatomy.chain or "predict" not in subject.can:
+
+def output_range(subject: Subject, layers: Sequence[DenseLayer], x: np.ndarray, seed: int) -> OutputRange | None:
+    """Measure what a copy of a program predicts; None without layers, or if predictions are not finite."""
+    if not layers or "predict" not in subject.can:
         return None
     rng, copy = np.random.default_rng([seed, 23]), subject.copy()
     usual, large, params = [], [], []
     with np.errstate(all="ignore"):
         for _ in range(4):
-            values = subject.params() | draw(rng, anatomy.chain, subject.params(), np.asarray(x, np.float64))
+            drawn = draw_parameters(rng, layers, subject.params(), np.asarray(x, np.float64))
+            values = subject.params() | drawn
             params.append(values)
             copy.write(values)
             usual.append(copy.predict(x))
-            last = anatomy.chain[-1]
-            raised = {n: (100.0 * v).astype(v.dtype) for n, v in values.items() if n in (last.weight, last.bias)}
+            last = (layers[-1].weight, layers[-1].bias)
+            raised = {n: (100.0 * v).astype(v.dtype) for n, v in values.items() if n in last}
             copy.write(values | raised)
             large.append(copy.predict(x))
     if not all(np.isfinite(p).all() for p in usual):
         return None
-    kept = [p for p in large if np.isfinite(p).all()] or usual
-    return Ends(usual, kept, params)
+    return OutputRange(usual, [p for p in large if np.isfinite(p).all()] or usual, params)
 
 
-def of_output(setting: Setting, task: Task, found: Ends, anatomy: Anatomy, inside: Inside | str,
-              x: np.ndarray, y: np.ndarray) -> list[Candidate]:
-    """What is wrong with the last activation and its loss, for some rows x and y.
+def output_candidate(setting: Setting, task: Task, outputs: OutputRange, where: str, net: Reconstruction | str | None,
+                     x: np.ndarray, y: np.ndarray) -> Candidate | None:
+    """Return what is wrong with the last activation and its loss.
 
     Parameters
     ----------
-    found : Ends
-        Of x.
-    inside : Inside or str
+    setting : Setting
+    task : Task
+    outputs : OutputRange
+        Measured on x.
+    where : str
+        The tensors of the last layer.
+    net : Reconstruction or str, optional
+    x, y : ndarray
+        Some rows.
     """
-    where = anatomy.chain[-1].names if anatomy.chain else "output"
-    k = found.usual[0].shape[1]
+    k = outputs.usual[0].shape[1]
 
-    def proof(cause: str, evidence: str, fix: str, cure: Callable[[Setting], Setting] | None = None) -> Candidate:
-        return Candidate(Finding(cause, where, evidence, fix=fix, confidence=0.97), cure, True)
+    def proof(cause: str, evidence: str, fix: str) -> Candidate:
+        return Candidate(Finding(cause, where, evidence, fix=fix, confidence=0.97), None, True)
 
-    if isinstance(inside, Inside) and " of " in inside.link:
-        name = inside.link.partition(" ")[0]
-        return [proof("double_softmax", f"The loss is that of a {inside.link}: it takes for logits what has been "
-                      f"through a {name} already.", f"Apply one {name}: give the loss logits, or probabilities to "
-                      "one that takes these.")]
-    broadcast = _broadcast(setting, found, x, y)
+    def doubled(evidence: str, name: str) -> Candidate:
+        return proof("double_softmax", evidence, f"Apply one {name}: pass logits to this loss, or use a loss that "
+                     "takes probabilities.")
+
+    if isinstance(net, Reconstruction) and " of " in net.output:
+        name = net.output.partition(" ")[0]
+        return doubled(f"The loss applies a {name} to its input, which a {name} has already been applied to.", name)
+    broadcast = _broadcast(setting, outputs, x, y)
     if broadcast is not None:
-        return [broadcast]
+        return broadcast
     if k == 1:
-        if found.low >= 0.5 - 1e-6 and found.high <= math.e / (1.0 + math.e) + 1e-6 and task.classes:
-            return [proof("double_softmax", f"The probability lies from {found.low:.4g} to {found.high:.4g}, however "
-                          "large the logits: that of a sigmoid of a sigmoid.",
-                          "Apply one sigmoid: give the loss the logit, or the probability to one that takes it.")]
-        if all(np.all(np.abs(p - 1.0) < 1e-9) for p in [*found.usual, *found.large]):
-            return [proof("softmax_on_one_unit", "Its prediction is 1 for every row and whatever the parameters are: a "
-                          "softmax over one unit.", "Take a sigmoid for one unit, or one unit for each class.")]
+        if outputs.low >= 0.5 - 1e-6 and outputs.high <= math.e / (1.0 + math.e) + 1e-6 and task.classes:
+            return doubled(f"The probability is between {outputs.low:.4g} and {outputs.high:.4g} even for large "
+                           "logits, the range of a sigmoid of a sigmoid.", "sigmoid")
+        if all(np.all(np.abs(p - 1.0) < 1e-9) for p in [*outputs.usual, *outputs.large]):
+            return proof("softmax_on_one_unit", "The prediction is 1 for every row and with all parameters: it is a "
+                         "softmax over one unit.", "Use a sigmoid for one unit, or one unit per class.")
     else:
-        rows = all(np.allclose(p.sum(axis=1), 1.0, atol=1e-3) for p in found.usual)
-        columns = all(np.allclose(p.sum(axis=0), 1.0, atol=1e-3) for p in found.usual)
+        rows = all(np.allclose(p.sum(axis=1), 1.0, atol=1e-3) for p in outputs.usual)
+        columns = all(np.allclose(p.sum(axis=0), 1.0, atol=1e-3) for p in outputs.usual)
         if columns and not rows:
-            return [proof("softmax_wrong_axis", "Predictions add up to 1 down each column, over the rows of a batch, "
-                          "and not along each row.", "Take the softmax along the axis of the classes: axis=1, its "
-                          "maximum and its sum with keepdims=True.")]
+            return proof("softmax_wrong_axis", "Predictions sum to 1 along each column, over the rows of a batch, and "
+                         "not along each row.", "Compute the softmax along the class axis: axis=1, with keepdims=True "
+                         "for the maximum and the sum.")
         ceiling = math.e / (math.e + k - 1)
-        highest = max(float(p.max()) for p in [*found.usual, *found.large])
-        if rows and highest <= ceiling + 1e-3 and found.low > 0.5 / (math.e + k - 1):
-            return [proof("double_softmax", f"No probability exceeds {highest:.4g}, however large the logits: that "
-                          f"of a softmax of a softmax of {k} classes, {ceiling:.4g}.",
-                          "Apply one softmax: give the loss logits, or probabilities to one that takes these.")]
-    every = np.concatenate([p.ravel() for p in found.large])
-    if task.classes and 0.001 < found.low < found.high < 0.999 and np.mean(
-            (np.abs(every - found.low) < 1e-6) | (np.abs(every - found.high) < 1e-6)) > 0.3:
-        return [proof("probability_clipped", f"Probabilities are cut off at {found.low:.4g} and {found.high:.4g}: "
-                      "beyond, nothing is learnt.", "Take the loss of the logits (logaddexp, log-sum-exp); then "
-                      "nothing needs a clip.")]
-    mismatch = _mismatch(setting, task, found, inside, x, y)
-    return [proof("activation_loss_mismatch", *mismatch)] if mismatch else []
+        highest = max(float(p.max()) for p in [*outputs.usual, *outputs.large])
+        if rows and highest <= ceiling + 1e-3 and outputs.low > 0.5 / (math.e + k - 1):
+            return doubled(f"No probability exceeds {highest:.4g} even for large logits; the maximum of a softmax of a "
+                           f"softmax of {k} classes is {ceiling:.4g}.", "softmax")
+    every = outputs.all_large
+    if task.classes and 0.001 < outputs.low < outputs.high < 0.999 and np.mean(
+            (np.abs(every - outputs.low) < 1e-6) | (np.abs(every - outputs.high) < 1e-6)) > 0.3:
+        return proof("probability_clipped", f"Probabilities are clipped to [{outputs.low:.4g}, {outputs.high:.4g}]: "
+                     "outside, the gradient is zero.", advice.CLIPPED)
+    mismatch = _mismatch(setting, task, outputs, net, x, y)
+    return proof("activation_loss_mismatch", *mismatch) if mismatch else None
 
 
-def _broadcast(setting: Setting, found: Ends, x: np.ndarray, y: np.ndarray) -> Candidate | None:
-    """A loss that does not care which target belongs to which row, since it compares all with all."""
+def _broadcast(setting: Setting, outputs: OutputRange, x: np.ndarray, y: np.ndarray) -> Candidate | None:
+    """Return a candidate for a loss that is unchanged by permuting the targets, since it compares all rows with all."""
     subject = setting.subject.copy()
-    coarse = any(value.dtype.itemsize < 4 for value in found.params[0].values())
-    if "loss" not in subject.can or len(np.unique(y)) < 2 or found.usual[0].shape[1] != 1 or coarse:
+    coarse = any(value.dtype.itemsize < 4 for value in outputs.params[0].values())
+    if "loss" not in subject.can or len(np.unique(y)) < 2 or outputs.usual[0].shape[1] != 1 or coarse:
         return None
     rng = np.random.default_rng(37)
-    target = _of_their_size(y, found.usual)
+    target = _like_predictions(y, outputs.usual)
     other = target.reshape(len(y)) if y.ndim == 2 else target[:, None]
     same, reshaped = [], []
     with np.errstate(all="ignore"):
-        for values, predicted in zip(found.params, found.usual, strict=True):
+        for values, predicted in zip(outputs.params, outputs.usual, strict=True):
             subject.write(values)
             try:
                 here = subject.loss(x, target)
                 moved = [subject.loss(x, target[rng.permutation(len(y))]) for _ in range(3)]
                 reshaped.append(abs(subject.loss(x, other) - here) > 1e-5 * abs(here))
-            except Exception:  # a shape that it does not take
+            except Exception:  # the loss does not accept this shape
                 return None
-            counts = float(predicted.std() * target.std())  # what it would change, had it a say
+            counts = float(predicted.std() * target.std())  # the size of the change if each row had its own target
             if not np.isfinite([here, *moved]).all() or counts < 1e-3 * abs(here):
                 return None
             same.append(max(abs(m - here) for m in moved) < 1e-3 * counts)
     if not all(same):
         return None
+    evidence = f"The loss stays {here:.6g} when the targets are permuted"
     if not any(reshaped):
         return Candidate(
-            Finding("target_shape_broadcast", "loss", f"The loss stays {here:.6g} when targets change places: it "
-                    "compares every row with every target.", fix="Give predictions and targets one shape before they "
-                    "are subtracted: (n,) and (n, 1) make (n, n).", confidence=0.98), None, True)
-    shape, wanted = tuple(setting.y.shape), tuple(setting.y.reshape(len(setting.y), -1)[:, 0].shape)
-    if y.ndim == 1:
-        wanted = (*shape, 1)
+            Finding("target_shape_broadcast", "loss", f"{evidence}: it compares every row with every target.",
+                    fix="Give predictions and targets the same shape before they are subtracted: (n,) and (n, 1) make "
+                    "(n, n).", confidence=0.98), None, True)
+    shape = tuple(setting.y.shape)
+    wanted = (*shape, 1) if y.ndim == 1 else (len(setting.y),)
     return Candidate(
-        Finding("target_shape_broadcast", "y", f"The loss stays {here:.6g} when targets change places: y of shape "
-                f"{shape} is broadcast against predictions of another shape, all rows against all.",
-                fix=f"Give y as {wanted}, the shape of the predictions.", confidence=0.98),
-        lambda s: replace(s, y=s.y.reshape(wanted)), True)
+        Finding("target_shape_broadcast", "y", f"{evidence}: y of shape {shape} is broadcast against predictions of "
+                "another shape, every row against every target.", fix=f"Give y the shape of the predictions, {wanted}.",
+                confidence=0.98), lambda s: replace(s, y=s.y.reshape(wanted)), True)
 
 
-def _of_their_size(y: np.ndarray, predicted: list[np.ndarray]) -> np.ndarray:
-    """Values moved and scaled to those of predictions; two classes as they are."""
+def _like_predictions(y: np.ndarray, predicted: list[np.ndarray]) -> np.ndarray:
+    """Scale values to the mean and the standard deviation of the predictions, but return two classes unchanged."""
     if len(np.unique(y)) == 2:
         return y
     centre, spread = float(np.mean(predicted)), float(np.std(predicted))
     return np.asarray((y - y.mean()) / y.std() * spread + centre, y.dtype if y.dtype.kind == "f" else np.float64)
 
 
-def _mismatch(setting: Setting, task: Task, found: Ends, inside: Inside | str, x: np.ndarray,
+def _mismatch(setting: Setting, task: Task, outputs: OutputRange, net: Reconstruction | str | None, x: np.ndarray,
               y: np.ndarray) -> tuple[str, str] | None:
-    """Evidence and fix where predictions cannot be what the targets are, or the loss is no loss of them."""
-    low, high = found.low, found.high
+    """Return evidence and fix if predictions cannot reach the targets, or the loss does not fit the predictions."""
+    low, high = outputs.low, outputs.high
     if not task.classes:
         target = np.asarray(setting.y, np.float64).reshape(len(setting.y), -1)
-        every = np.concatenate([p.ravel() for p in found.large])
+        every = outputs.all_large
         near, room = 1e-6 * (high - low), 1e-6 + 0.02 * min(high - low, float(np.ptp(target)))
-        # An end is one where predictions heap up.
+        # The range is bounded on a side where predictions accumulate.
         least = low if np.mean(every <= low + near) > 0.05 and high > low else -math.inf
         most = high if np.mean(every >= high - near) > 0.05 and high > low else math.inf
         outside = float(np.mean((target < least - room) | (target > most + room)))
         if outside > 0.02:
-            return (f"Predictions lie from {least:.3g} to {most:.3g} whatever the parameters are, and {outside:.0%} "
-                    "of the targets do not.", "Leave the last layer without an activation.")
+            return (f"Predictions are between {least:.3g} and {most:.3g} with all parameters, and {outside:.0%} of the "
+                    "targets are not.", advice.IDENTITY)
         return None
-    if isinstance(inside, Inside):
-        if inside.form == "cross-entropy" and inside.link == "sigmoid" and task.outputs > 1:
-            return ("The loss is the cross-entropy of classes that exclude each other, and the outputs are sigmoids, "
-                    "which do not.", "Take a softmax at the end, or binary cross-entropy.")
-        if "entropy" in inside.form or inside.link != "relu":
+    if isinstance(net, Reconstruction):
+        if net.loss == "cross-entropy" and net.output == "sigmoid" and task.outputs > 1:
+            return ("The loss is the cross-entropy of mutually exclusive classes, and the outputs are sigmoids, which "
+                    "are not.", "Use a softmax at the output, or binary cross-entropy.")
+        if "entropy" in net.loss or net.output != "relu":
             return None
-        return ("The last layer's ReLU gives no gradient where it is zero.", "Take a sigmoid or a softmax at the end.")
-    if found.are_probabilities:
+        return ("The last layer's ReLU gives no gradient if it is zero.", "Use a sigmoid or a softmax at the output.")
+    if outputs.are_probabilities:
         return None
     subject = setting.subject.copy()
     losses = []
     with np.errstate(all="ignore"):
-        for values in found.params:
+        for values in outputs.params:
             subject.write(values)
             losses.append(subject.loss(x, y) if "loss" in subject.can else 0.0)
-    if np.isfinite(losses).all() and "loss" in subject.can and _squares(found, losses, y):
+    finite = bool(np.isfinite(losses).all())
+    if finite and "loss" in subject.can and _are_errors(outputs, losses, y):
         return None
-    return (f"Predictions lie from {low:.3g} to {high:.3g} and are taken for probabilities"
-            + (": their loss is NaN or infinite." if not np.isfinite(losses).all() else "."),
-            "Take a sigmoid (one unit) or a softmax (a unit for each class) at the end.")
+    return (f"Predictions are between {low:.3g} and {high:.3g} and are used as probabilities"
+            + ("." if finite else ": their loss is NaN or infinite."),
+            "Use a sigmoid (one unit) or a softmax (one unit per class) at the output.")
 
 
-def _squares(found: Ends, losses: list[float], y: np.ndarray) -> bool:
-    """Whether the losses are those of squared or absolute errors, which take any prediction."""
+def _are_errors(outputs: OutputRange, losses: list[float], y: np.ndarray) -> bool:
+    """Whether the losses are those of squared or absolute errors, which accept any prediction."""
     target = np.asarray(y, np.float64).reshape(len(y), -1)
-    if target.shape != found.usual[0].shape:
+    if target.shape != outputs.usual[0].shape:
         return False
     for power in (1.0, 2.0):
-        sums = np.array([np.sum(np.abs(p - target) ** power) for p in found.usual])
+        sums = np.array([np.sum(np.abs(p - target) ** power) for p in outputs.usual])
         ratio = np.array(losses) / sums
         if np.ptp(ratio) <= 1e-3 * np.abs(ratio).max():
             return True
     return False
 
 
-def of_labels(setting: Setting, task: Task, probabilities: bool) -> list[Candidate]:
-    """Class numbers or codes that are not those which the outputs stand for."""
+def label_candidate(setting: Setting, task: Task, probabilities: bool) -> Candidate | None:
+    """Return a candidate for class labels that are not encoded as the outputs need them."""
     y, k = np.asarray(setting.y), task.outputs
     if not task.classes:
-        return []
+        return None
     flat = y.reshape(len(y), -1)
     kinds = np.unique(flat)
 
-    def found(cause: str, evidence: str, fix: str, recode: Callable[[np.ndarray], np.ndarray],
-              proven: bool = True) -> list[Candidate]:
-        return [Candidate(Finding(cause, "y", evidence, fix=fix, confidence=0.97),
-                          lambda s: replace(s, y=recode(np.asarray(s.y)).astype(
-                              y.dtype if y.dtype.kind in "fi" else np.int64)), proven)]
+    def found(cause: str, evidence: str, fix: str, recode: Callable[[np.ndarray], np.ndarray]) -> Candidate:
+        def cure(s: Setting) -> Setting:
+            return replace(s, y=recode(np.asarray(s.y)).astype(y.dtype if y.dtype.kind in "fi" else np.int64))
+        return Candidate(Finding(cause, "y", evidence, fix=fix, confidence=0.97), cure, True)
 
-    def numbers(values: np.ndarray) -> np.ndarray:
+    def numbered(values: np.ndarray) -> np.ndarray:
         return np.searchsorted(kinds, values).reshape(values.shape)
 
     if k == 1 and flat.shape[1] == 1:
         if not probabilities:
-            return []
+            return None
         if len(kinds) > 2:
-            return [Candidate(Finding("labels_mis_encoded", "y", f"It holds {len(kinds)} class numbers, and the one "
-                                      "output is a probability.", fix="Take an output for each class, with a softmax.",
-                                      confidence=0.95), None, True)]
+            return Candidate(Finding("labels_mis_encoded", "y", f"It holds {len(kinds)} class numbers, and the only "
+                                     "output is a probability.", fix="Use one output per class, with a softmax.",
+                                     confidence=0.95), None, True)
         if kinds.min() < 0 or kinds.max() > 1:
             coded = ", ".join(f"{v:g}" for v in kinds)
-            cause = "labels_mis_encoded" if kinds.min() < 0 else "labels_out_of_range"
-            return found(cause, f"The classes are {coded}, and the output is a probability, from 0 to 1.",
-                         "Code the two classes as 0 and 1.", numbers)
-        return []
+            return found("labels_mis_encoded" if kinds.min() < 0 else "labels_out_of_range",
+                         f"The classes are {coded}, and the output is a probability, from 0 to 1.",
+                         "Encode the two classes as 0 and 1.", numbered)
+        return None
     if flat.shape[1] == 1:
         if kinds.min() < 0 or kinds.max() >= k:
             return found("labels_out_of_range", f"Class numbers go from {kinds.min():g} to {kinds.max():g}, and the "
-                         f"{k} outputs stand for 0 to {k - 1}.", f"Number the classes from 0 to {k - 1}.", numbers)
+                         f"{k} outputs are those of classes 0 to {k - 1}.", f"Number the classes from 0 to {k - 1}.",
+                         numbered)
         eye = np.eye(k)
-        return [Candidate(
-            Finding("labels_mis_encoded", "y", f"It has the shape {tuple(y.shape)} and holds class numbers, against "
-                    f"{k} outputs.",
-                    fix=f"Give a row of {k} numbers for each, 1 at its class and 0 elsewhere (one-hot).",
-                    confidence=0.9), lambda s: replace(s, y=eye[np.asarray(s.y).reshape(-1).astype(int)]))]
-    sums = flat.sum(axis=1)
+        return Candidate(
+            Finding("labels_mis_encoded", "y", f"It has the shape {tuple(y.shape)} and holds class numbers, while "
+                    f"there are {k} outputs.", fix=advice.ONE_HOT, confidence=0.9),
+            lambda s: replace(s, y=eye[np.asarray(s.y).reshape(-1).astype(int)]))
     if flat.shape[1] == k and len(kinds) == 2 and k > 2 and np.all(np.sum(flat == kinds[1], axis=1) == k - 1):
-        return found("labels_mis_encoded", "Each row has a 1 at every class but one: the code is upside down.",
-                     "Give a 1 at the row's class and 0 elsewhere (one-hot).", lambda v: kinds[0] + kinds[1] - v)
+        return found("labels_mis_encoded", "Each row has 1 at every class but one: the one-hot labels are inverted.",
+                     advice.ONE_HOT, lambda v: kinds[0] + kinds[1] - v)
     if flat.shape[1] == k and len(kinds) == 2 and (kinds[0] != 0 or kinds[1] != 1) and probabilities:
-        return found("labels_mis_encoded", f"Rows add up to {sums[0]:g}, and hold {kinds[0]:g} and {kinds[1]:g}: the "
-                     "outputs are probabilities.", "Give a 1 at the row's class and 0 elsewhere (one-hot).", numbers)
-    return []
+        return found("labels_mis_encoded", f"Rows sum to {flat[0].sum():g} and hold {kinds[0]:g} and {kinds[1]:g}, "
+                     "while the outputs are probabilities.", advice.ONE_HOT, numbered)
+    return None
 
 
-def doubled_link(setting: Setting) -> Candidate | None:
-    """A network of this package whose last layer has an activation before the loss's own."""
+def second_activation(setting: Setting) -> Candidate | None:
+    """Return a candidate for a network of this package whose last layer has an activation before that of the loss."""
     program = setting.subject.program
     if not isinstance(program, NetworkProgram):
         return None
@@ -286,10 +297,10 @@ def doubled_link(setting: Setting) -> Candidate | None:
         def plain(layer: Layer) -> Layer:
             return Dense(layer.units, bias=layer.bias) if layer is final else layer
         final = s.subject.program.network.layers[-1]
-        return in_network(s, network=with_layers(s.subject.program.network, plain))
+        return with_parts(s, network=with_layers(s.subject.program.network, plain))
     name = last if isinstance(last, str) else last.get("name", "another")
-    where = f"{len(program.network.layers) - 1}.weight, {len(program.network.layers) - 1}.bias"
+    k = len(program.network.layers) - 1
     return Candidate(
-        Finding("activation_loss_mismatch", where, f"The last layer has the activation {name}, and "
-                f"{program.chosen.name} applies its own to the logits.",
-                fix="Leave the last layer without an activation.", confidence=0.97), cure, True)
+        Finding("activation_loss_mismatch", f"{k}.weight, {k}.bias", f"The last layer has the activation {name}, and "
+                f"{program.chosen.name} applies its own to the logits.", fix=advice.IDENTITY, confidence=0.97), cure,
+        True)

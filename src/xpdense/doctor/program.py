@@ -1,12 +1,12 @@
-"""What the doctor can examine: any training program behind five names, and a network of this package behind the same.
+"""The interface of the programs that the doctor examines, and its implementation by a network of this package.
 
-    params                dict of arrays, the live ones: what is written into them is what the program computes with
+    params                dict of the live arrays: the program computes with what is written into them
     predict(X)            (n, outputs) or (n,)
     loss(X, y)            float
     gradients(X, y)       dict of arrays, named as params
     step(X, y)            one update on one batch
 
-What a program lacks narrows what can be found.
+A program may lack some of these members; then less can be found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAMES = ("params", "predict", "loss", "gradients", "step")
 
 
 class Program(Protocol):
-    """A training program; see this module."""
+    """A training program, as this module describes it."""
 
     params: Mapping[str, Array]
 
@@ -44,13 +44,13 @@ class Program(Protocol):
 
 
 class Subject:
-    """A program of which experiments take copies, its arrays as NumPy's.
+    """A program whose arrays are NumPy arrays; experiments copy it.
 
     Attributes
     ----------
-    program : the program itself
+    program : object
     can : set of str
-        Which of the five names it has.
+        Which of the five members it has.
     """
 
     def __init__(self, program: Any) -> None:
@@ -58,55 +58,58 @@ class Subject:
         self.can = {name for name in NAMES if hasattr(program, name)}
 
     def copy(self) -> Subject:
-        """Another one, whatever is done to it."""
+        """Return an independent copy."""
         return Subject(copy.deepcopy(self.program))
 
     @property
     def network(self) -> Network | None:
-        """The network of this package that it is, if it is one."""
+        """The network of this package, if the program is one."""
         return self.program.network if isinstance(self.program, NetworkProgram) else None
 
     def params(self) -> dict[str, np.ndarray]:
-        """Copies of the parameters."""
+        """Return copies of the parameters."""
         return {name: np.array(host(value)) for name, value in self.program.params.items()}
 
     def write(self, values: Mapping[str, np.ndarray]) -> None:
-        """Set the parameters, in place."""
+        """Set parameters in place."""
         for name, value in values.items():
             target = self.program.params[name]
             backend = backend_of(target)
             target[...] = value if backend is None else backend.from_host(np.ascontiguousarray(value))
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        """Predictions (n, outputs)."""
+        """Return predictions (n, outputs)."""
         found = np.asarray(host(self.program.predict(x)), np.float64)
         return found[:, None] if found.ndim == 1 else found
 
     def loss(self, x: np.ndarray, y: np.ndarray) -> float:
+        """Return the loss."""
         return float(self.program.loss(x, y))
 
     def gradients(self, x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
+        """Return copies of the gradients, in float64."""
         return {name: np.array(host(g), np.float64) for name, g in self.program.gradients(x, y).items()}
 
     def step(self, x: np.ndarray, y: np.ndarray) -> None:
+        """Make one update on one batch."""
         self.program.step(x, y)
 
     def replace_gradients(self, gradients: Callable[[Any, Any], Mapping[str, np.ndarray]]) -> None:
-        """Give it other gradients; its `step` takes them if it calls `self.gradients`."""
+        """Replace the gradients; the program's `step` uses them if it calls `self.gradients`."""
         self.program.gradients = gradients
 
 
 class NetworkProgram:
-    """A network of this package as a program: the doctor changes its parts, which no foreign program offers.
+    """A network of this package as a program, whose parts the doctor can change.
 
     Parameters
     ----------
     network : Network
-        It is copied.
+        A copy of it is used.
     loss : Loss
     optimizer : Optimizer
     total : int
-        Steps of the training, for the schedule.
+        Number of steps of the training, for the schedule.
     """
 
     def __init__(self, network: Network, loss: Loss, optimizer: Optimizer, total: int = 1000) -> None:
@@ -131,7 +134,7 @@ class NetworkProgram:
         return labelled(features(x, spec), y, None, spec)
 
     def loss(self, x: np.ndarray, y: np.ndarray) -> float:
-        """Of a training pass, whose gradients `gradients` gives: a norm takes the batch's statistics."""
+        """Return the loss of a training pass, in which normalisation uses the batch's statistics."""
         rows = self._rows(x, y)
         self.network.arena.refresh()
         return float(self.chosen(self.network.ops, self.network.forward(rows.x, train=True), rows.y)[0])
@@ -143,12 +146,12 @@ class NetworkProgram:
         return network.grads
 
     def step(self, x: np.ndarray, y: np.ndarray) -> None:
-        """As `step.TrainStep`, by the gradients of `self.gradients`."""
+        """Make the step of `step.TrainStep`, with the gradients of `self.gradients`."""
         network, state = self.network, self.state
         network.set_step(state.steps)
         state.set_step(network.ops, state.steps, float(self.optimizer.learning_rate(state.steps, self.total)))
         gradients = self.gradients(x, y)
-        if "gradients" in vars(self):  # others than the network's own
+        if "gradients" in vars(self):  # replaced gradients
             for name, own in network.grads.items():
                 own[...] = network.backend.from_host(np.ascontiguousarray(host(gradients[name]), network.dtype))
         state.update(network.ops, len(x))

@@ -1,14 +1,17 @@
-"""A diagnosis as one HTML page: no script, no network, its figures inside it."""
+"""A diagnosis as HTML: one page with its figures inside, without scripts or links."""
 
 from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from .diagnosis import Diagnosis
-from .gradients import GradientReport
+import numpy as np
+
+from .findings import Finding
+from .gradients.check import GradientReport
 
 STYLE = """
 .xpdense { --ink: #1d2127; --soft: #666d78; --line: #e0e3e8; --card: #f7f8fa; --good: #1f8a70; --bad: #c2553a;
@@ -41,88 +44,96 @@ STYLE = """
 """
 
 
-def page(diagnosis: Diagnosis) -> str:
-    """A whole document."""
+def page(body: str) -> str:
+    """Return a complete document around a fragment."""
     return (f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
             f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
             f'<meta name="color-scheme" content="light dark">\n<title>Diagnosis of a training</title>\n'
             f'<style>body {{ margin: 0; }}\n@media (prefers-color-scheme: dark) {{ body {{ background: #16191d; }} }}'
-            f'</style>\n</head>\n<body>\n{fragment(diagnosis)}\n</body>\n</html>\n')
+            f'</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n')
 
 
-def fragment(diagnosis: Diagnosis, figures: bool = True) -> str:
-    """What a notebook shows: the same without a document around it, and without figures where these cannot be drawn."""
-    parts = [_head(diagnosis), *_findings(diagnosis), *_notes(diagnosis.notes)]
-    if figures:
-        parts += _figures(diagnosis)
-    if diagnosis.gradients is not None:
-        parts.append(_gradients(diagnosis.gradients))
+def fragment(findings: Sequence[tuple[Finding, str]], skills: Mapping[str, float], seconds: float,
+             notes: Sequence[str], losses: Mapping[str, list[float]], layers: Mapping[str, np.ndarray],
+             gradients: GradientReport | None) -> str:
+    """Return a diagnosis as HTML for a notebook or a page.
+
+    Parameters
+    ----------
+    findings : sequence of (Finding, str)
+        Each with a sentence about its experiment.
+    skills : mapping of str to float
+    seconds : float
+    notes : sequence of str
+    losses, layers
+        What figures show, as in Diagnosis.
+    gradients : GradientReport, optional
+    """
+    count = len(findings)
+    parts = [f"<h1>{count or 'No'} finding{'s' if count != 1 else ''}</h1>", *_skills(skills, count > 0)]
+    if seconds > 0:
+        parts.append(f'<p class="soft">Examined in {seconds:.1f} s.</p>')
+    if findings:
+        parts += ["<h2>Findings, worst first</h2>", *(_card(n, *found) for n, found in enumerate(findings, 1))]
+    if notes:
+        parts += ["<h2>Not examined</h2>", *(f"<p>{escape(note)}</p>" for note in notes)]
+    if losses or layers:
+        parts += _figures(losses, layers)
+    if gradients is not None:
+        parts.append(_gradients(gradients))
     return f'<style>{STYLE}</style>\n<div class="xpdense">\n' + "\n".join(parts) + "\n</div>"
 
 
-def _head(diagnosis: Diagnosis) -> str:
-    count = len(diagnosis.findings)
-    title = f"{count} thing{'s' if count > 1 else ''} wrong with this training" if count else "Nothing was found"
+def _skills(skills: Mapping[str, float], faulty: bool) -> list[str]:
     rows = []
-    for words, value in diagnosis.skills().items():
-        width = 100.0 * min(1.0, value) if value > 0.0 else 0.0  # of NaN too
-        kind = ' class="given"' if words == "as it is" and count else ""
+    for words, value in skills.items():
+        width = 100.0 * min(1.0, value) if value > 0.0 else 0.0  # also for NaN
+        kind = ' class="given"' if words == "as it is" and faulty else ""
         rows.append(f'<div>{words}</div><div class="track"><span{kind} style="width: {width:.1f}%"></span></div>'
                     f"<div>{value:.2f}</div>")
-    skills = (f'<p class="soft">The skill on rows that the training did not see: 1 is perfect, 0 is what a constant '
-              f'prediction gives.</p>\n<div class="skill">{"".join(rows)}</div>') if rows else ""
-    took = f'<p class="soft">Examined in {diagnosis.seconds:.1f} s.</p>' if diagnosis.seconds > 0 else ""
-    return f"<h1>{title}</h1>\n{skills}{took}"
+    return ['<p class="soft">The skill on held-out rows: 1 is perfect, 0 is a constant prediction.</p>',
+            f'<div class="skill">{"".join(rows)}</div>'] if rows else []
 
 
-def _findings(diagnosis: Diagnosis) -> list[str]:
-    cards = []
-    for number, finding in enumerate(diagnosis.findings, 1):
-        experiment = diagnosis.experiment(finding)
-        cards.append(
-            f'<div class="finding"><h3><div>{number}. <code>{escape(finding.cause)}</code></div>'
-            f'<span class="soft">sure to {100.0 * finding.confidence:.0f} %</span></h3>'
+def _card(number: int, finding: Finding, experiment: str) -> str:
+    return (f'<div class="finding"><h3><div>{number}. <code>{escape(finding.cause)}</code></div>'
+            f'<span class="soft">confidence {100.0 * finding.confidence:.0f} %</span></h3>'
             f'<p class="soft">at <code>{escape(finding.where)}</code></p><p>{escape(finding.evidence)}</p>'
             + (f"<p><b>Experiment:</b> {experiment}</p>" if experiment else "")
             + (f"<p><b>Fix:</b> {escape(finding.fix)}</p>" if finding.fix else "") + "</div>")
-    return ["<h2>Findings, worst first</h2>", *cards] if cards else []
 
 
-def _notes(notes: tuple[str, ...]) -> list[str]:
-    return ["<h2>Not examined</h2>", *(f"<p>{escape(note)}</p>" for note in notes)] if notes else []
-
-
-def _figures(diagnosis: Diagnosis) -> list[str]:
+def _figures(losses: Mapping[str, list[float]], layers: Mapping[str, np.ndarray]) -> list[str]:
     from ..plots import plot_layers, plot_losses
 
     parts = []
-    if any(len(values) for values in diagnosis.losses.values()):
-        parts += ["<h2>The loss</h2>", _image(plot_losses(diagnosis.losses), "Loss curves over the training")]
-    if diagnosis.layers:
+    if any(len(values) for values in losses.values()):
+        parts += ["<h2>Loss</h2>", _image(plot_losses(losses), "Loss curves over the training")]
+    if layers:
         parts += ["<h2>Parameters before the training</h2>",
-                  _image(plot_layers(diagnosis.layers), "Histograms of each tensor's values")]
+                  _image(plot_layers(layers), "Histograms of the values of each tensor")]
     return parts
 
 
 def _image(figure: Any, words: str) -> str:
-    """A figure as an SVG inside the page."""
+    """Return a figure as an SVG image inside the page."""
     file = io.BytesIO()
-    nobody = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(file, format="svg", transparent=True, metadata=nobody)
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # the same page at each call
+    figure.savefig(file, format="svg", transparent=True, metadata=metadata)
     return f'<img alt="{words}" src="data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 
-def _gradients(report: GradientReport) -> str:
+def _gradients(checked: GradientReport) -> str:
     rows = []
-    for t in report.tensors:
-        verdict, kind = ("right", "good") if t.ok else ("wrong", "bad") if t.probes else ("not seen", "soft")
+    for t in checked.tensors:
+        status, kind = ("right", "good") if t.ok else ("wrong", "bad") if t.probes else ("not checked", "soft")
         numbers = ["&ndash;"] * 3
         if t.probes:
             numbers = [f"{t.relative_error:.1e}", f"{t.cosine:.4f}", f"{t.norm_ratio:.4g}"]
         cells = "".join(f"<td>{cell}</td>" for cell in (*numbers, t.probes, t.kinks))
-        rows.append(f'<tr><td><code>{escape(t.name)}</code></td>{cells}<td class="{kind}">{verdict}</td></tr>')
+        rows.append(f'<tr><td><code>{escape(t.name)}</code></td>{cells}<td class="{kind}">{status}</td></tr>')
     heads = "".join(f"<th>{name}</th>" for name in ("tensor", "relative error", "cosine", "norm ratio", "probes",
                                                     "kinks", "gradient"))
-    notes = "".join(f'<p class="soft">{escape(note)}</p>' for note in report.notes)
-    return (f'<h2>Gradients, against differences of the loss</h2>\n<div class="scroll"><table><tr>{heads}</tr>'
+    notes = "".join(f'<p class="soft">{escape(note)}</p>' for note in checked.notes)
+    return (f'<h2>Gradients against differences of the loss</h2>\n<div class="scroll"><table><tr>{heads}</tr>'
             f'{"".join(rows)}</table></div>{notes}')

@@ -1,80 +1,89 @@
-"""Which of the suspects it is: everything that is suspected is cured at once, and then each left in."""
+"""The search for causes: all candidates are cured at once, and then each is put back alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from . import candidates
-from .anatomy import anatomy_of
-from .candidates import Candidate
+from .candidates import (
+    FACTORS,
+    Candidate,
+    cured,
+    data_candidates,
+    held_rate,
+    hyperparameter_candidates,
+    imbalance,
+    learning_rate,
+    precision_candidates,
+    weight_candidates,
+)
+from .evidence import Evidence
 from .findings import Finding
-from .look import Look
-from .rebuild import Inside
-from .rows import overfits
+from .layer_candidates import as_network, layer_candidates
+from .rows import overfitting
 from .sound import Learnt
-from .structure import as_network, of_structure
 from .trial import Outcome, Setting, Trials
 
-Cured = tuple[list[Candidate], Outcome]  # what is cured, and what that leads to
+Cured = tuple[list[Candidate], Outcome]  # candidates, and the outcome of a training without them
 
 
 class Search:
-    """Experiments with a training that is ill, until it is sound.
+    """Experiments with a training that falls short of a reference.
 
     Parameters
     ----------
-    look : Look
+    evidence : Evidence
     trials : Trials
-    sound : Learnt
-        What can be reached.
+    reference : Learnt
+        What reference models reach on the same rows.
     """
 
-    def __init__(self, look: Look, trials: Trials, sound: Learnt) -> None:
-        self.look, self.trials, self.sound = look, trials, sound
-        self.setting, self.by_hand = look.setting, look.setting.subject.network is None
-        spread = (0.4 if look.task.classes else 0.3) * (1.0 - sound.skill)  # on a hard task sound trainings differ more
-        self.goal = sound.skill - 0.03 - spread
+    def __init__(self, evidence: Evidence, trials: Trials, reference: Learnt) -> None:
+        self.evidence, self.trials, self.reference = evidence, trials, reference
+        self.setting, self.by_hand = evidence.setting, evidence.setting.subject.network is None
+        # On a hard task good trainings differ more.
+        spread = (0.4 if evidence.task.classes else 0.3) * (1.0 - reference.skill)
+        self.goal = reference.skill - 0.03 - spread
 
-    def is_ill(self, now: Outcome, affordable: int) -> bool:
-        """Whether a training, and not only its first `affordable` steps, falls short of what a sound one reaches."""
-        if now.worth >= self.goal:
-            return overfits(self.trials, now, self.sound) is not None
+    def falls_short(self, now: Outcome, affordable: int) -> bool:
+        """Whether a training falls short of the goal, also with `affordable` steps instead of those of a trial."""
+        if now.score >= self.goal:
+            return overfitting(self.trials, now, self.reference) is not None
         whole = self.setting.epochs * -(-len(self.setting.x) // self.setting.batch_size)
-        if whole <= self.trials.most or not now.finite:
+        if whole <= self.trials.max_steps or not now.finite:
             return True
-        return self.trials.of(self.setting, folds=1, most=min(whole, affordable)).worth < self.goal
+        return self.trials.run(self.setting, folds=1, max_steps=min(whole, affordable)).score < self.goal
 
     def causes(self, now: Outcome) -> Cured:
-        """Causes without which the training is sound, and what it reaches then; none where no cure helps."""
+        """Return the causes without which the training is good, and its outcome then; no causes if no cure helps."""
         trials, setting, margin = self.trials, self.setting, self.trials.margin()
-        named = [*candidates.of_data(setting, self.look.task), *candidates.of_weights(setting, self.look.anatomy),
-                 *candidates.of_hyperparameters(setting), *candidates.of_precision(setting),
-                 *(one for one in self.look.doubtful if one.finding.cause == "probability_clipped")]
-        chosen, best = self._together(named, now)
-        if best.worth < self.goal:
+        suggested = [*data_candidates(setting, self.evidence.task),
+                     *weight_candidates(setting, self.evidence.architecture), *hyperparameter_candidates(setting),
+                     *precision_candidates(setting), *self._doubtful("probability_clipped")]
+        chosen, best = self._together(suggested, now)
+        if best.score < self.goal:
             chosen, best = self._further(chosen, best)
-        if best.worth < self.goal and len(chosen) < len(named):  # what does harm alone may help with another rate
-            both = self._other_updates(named, trials.of(cured(setting, named)))
-            chosen, best = max((chosen, best), both, key=_worth)
-        if best.worth < now.worth + max(margin, min(0.2, 0.35 * (self.sound.skill - now.worth))) or any(
+        if best.score < self.goal and len(chosen) < len(suggested):  # a harmful cure may help with another rate
+            both = self._other_updates(suggested, trials.run(cured(setting, suggested)))
+            chosen, best = max((chosen, best), both, key=_score)
+        if best.score < now.score + max(margin, min(0.2, 0.35 * (self.reference.skill - now.score))) or any(
                 b <= a for a, b in zip(now.by_fold, best.by_fold, strict=True)):
             return [], now
-        for one in reversed(list(chosen)):  # the last that was found first: what does no harm is acquitted
+        for one in reversed(list(chosen)):  # rule out what is harmless, beginning with what was found last
             others = [c for c in chosen if c is not one]
-            outcome = trials.of(cured(setting, others))
-            if outcome.worth >= best.worth - 0.5 * margin:
-                chosen, best = others, max(best, outcome, key=lambda o: o.worth)
-        return chosen, trials.of(cured(setting, chosen))
+            outcome = trials.run(cured(setting, others))
+            if outcome.score >= best.score - 0.5 * margin:
+                chosen, best = others, max(best, outcome, key=lambda o: o.score)
+        return chosen, trials.run(cured(setting, chosen))
 
     def measured(self, chosen: Sequence[Candidate], final: Outcome) -> list[Finding]:
-        """The findings, worst first: the skill with each left in, next to that without any."""
+        """Return the findings, worst first, with the skill if only this cause is left in, and without all of them."""
         found = []
         for one in chosen:
-            left_in = self.trials.of(cured(self.setting, [c for c in chosen if c is not one]))
+            left_in = self.trials.run(cured(self.setting, [c for c in chosen if c is not one]))
             cause = one.finding.cause
             if cause == "precision_underflow" and not left_in.finite:
                 cause = "precision_overflow"
@@ -82,119 +91,110 @@ class Search:
         return sorted(found, key=lambda f: f.before or 0.0)
 
     def imbalance(self, now: Outcome) -> list[Finding]:
-        """A rare class that is found more often where classes are drawn as often."""
-        suspect = candidates.imbalance(self.setting, self.look.task)
-        if suspect is None:
+        """Report a rare class that is recognised more often if the classes are drawn equally often."""
+        candidate, task = imbalance(self.setting, self.evidence.task), self.evidence.task
+        if candidate is None:
             return []
-        balanced = cured(self.setting, [suspect])
-        rarest = int(np.unique(self.look.task.truth, return_counts=True)[1].min())
-        again = [Trials(self.look.task, seed, self.trials.most, self.trials.folds.max() + 1) for seed in (101, 102)]
-        uneven = float(np.mean([now.skill, *(trials.of(self.setting).skill for trials in again)]))
-        even = float(np.mean([trials.of(balanced).skill for trials in (self.trials, *again)]))
+        balanced = cured(self.setting, [candidate])
+        rarest = int(np.unique(task.truth, return_counts=True)[1].min())
+        again = [Trials(task, seed, self.trials.max_steps, self.trials.folds.max() + 1) for seed in (101, 102)]
+        uneven = float(np.mean([now.skill, *(trials.run(self.setting).skill for trials in again)]))
+        even = float(np.mean([trials.run(balanced).skill for trials in (self.trials, *again)]))
         if even < uneven + 0.05 + 0.25 / math.sqrt(rarest):
             return []
-        return [replace(suspect.finding, before=uneven, after=even)]
+        return [replace(candidate.finding, before=uneven, after=even)]
 
     # --- one after the other -----------------------------------------------------------------------------------------
 
-    def _together(self, named: list[Candidate], now: Outcome) -> Cured:
-        """All that are named cured at once, but for those whose cure does harm."""
-        chosen, best = named, self.trials.of(cured(self.setting, named)) if named else now
-        for one in named:
-            if best.worth >= self.goal:
+    def _doubtful(self, cause: str) -> list[Candidate]:
+        return [one for one in self.evidence.doubtful if one.finding.cause == cause]
+
+    def _together(self, suggested: list[Candidate], now: Outcome) -> Cured:
+        """Cure all candidates at once, except those whose cure is harmful."""
+        chosen, best = suggested, self.trials.run(cured(self.setting, suggested)) if suggested else now
+        for one in suggested:
+            if best.score >= self.goal:
                 break
             others = [c for c in chosen if c is not one]
-            outcome = self.trials.of(cured(self.setting, others)) if others else now
-            if outcome.worth > best.worth + 0.5 * self.trials.margin():
+            outcome = self.trials.run(cured(self.setting, others)) if others else now
+            if outcome.score > best.score + 0.5 * self.trials.margin():
                 chosen, best = others, outcome
         return chosen, best
 
     def _further(self, chosen: list[Candidate], best: Outcome) -> Cured:
-        """What only other updates, or other layers, may cure."""
+        """Add cures that no signal suggests: other updates, or else other layers."""
         by_updates = self._other_updates(chosen, best)
-        if by_updates[1].worth >= self.goal:
+        if by_updates[1].score >= self.goal:
             return by_updates
-        return max([by_updates, *self._other_layers(chosen)], key=_worth)
+        return max([by_updates, *self._other_layers(chosen)], key=_score)
 
     def _other_updates(self, chosen: list[Candidate], best: Outcome) -> Cured:
         trials, margin = self.trials, self.trials.margin()
         for _ in range(2):
-            options = [[*chosen, one] for one in self._updates(chosen, best)]
-            tried = [(option, trials.of(cured(self.setting, option), folds=1).worth) for option in options]
-            highest = max((worth for _, worth in tried), default=0.0)
+            options = [[*chosen, one] for one in self._update_candidates(chosen, best)]
+            tried = [(option, trials.run(cured(self.setting, option), folds=1).score) for option in options]
+            highest = max((score for _, score in tried), default=0.0)
             if highest < best.by_fold[0] + 0.5 * margin:
                 break
-            option = next(option for option, worth in tried if worth >= highest - 0.02)  # of those as good the gentlest
-            outcome = trials.of(cured(self.setting, option))
-            if outcome.worth < best.worth + max(margin, 0.3 * (self.sound.skill - best.worth)):
+            option = next(option for option, score in tried if score >= highest - 0.02)  # the smallest change
+            outcome = trials.run(cured(self.setting, option))
+            if outcome.score < best.score + max(margin, 0.3 * (self.reference.skill - best.score)):
                 break
             if option[-1].finding.cause == "learning_rate_too_high" and outcome.fit < best.fit + 0.5 * margin:
-                break  # it learns less, and so fits the rows less closely: no fault of the steps
+                break  # it only learns less, and hence overfits less
             chosen, best = option, outcome
-            if best.worth >= self.goal:
+            if best.score >= self.goal:
                 break
         return chosen, best
 
-    def _updates(self, chosen: Sequence[Candidate], best: Outcome) -> list[Candidate]:
-        """Other learning rates, gentlest first, other codes of the labels, a rate that lasts, a stable softmax."""
+    def _update_candidates(self, chosen: Sequence[Candidate], best: Outcome) -> list[Candidate]:
+        """Return learning rates (small changes first), label encodings, a constant rate and a stable softmax."""
         have, found = {one.finding.cause for one in chosen}, list[Candidate]()
         if not have & {"learning_rate_too_high", "learning_rate_too_low"}:
-            found += [candidates.rate(factor) for factor in candidates.FACTORS]
+            found += [learning_rate(factor) for factor in FACTORS]
         if "labels_mis_encoded" not in have:
-            found += [one for one in self.look.doubtful if one.finding.cause == "labels_mis_encoded"]
+            found += self._doubtful("labels_mis_encoded")
         if best.subject is not None and best.finite and "plateau" not in have:
             setting = cured(self.setting, chosen)
-            found += candidates.held_rate(setting, setting.start(), best.subject)
-        if isinstance(self.look.inside, Inside) and self.by_hand and not best.finite:
+            found += held_rate(setting, setting.start(), best.subject)
+        if self.evidence.reconstruction is not None and self.by_hand and not best.finite:
             found.append(Candidate(
-                Finding("precision_overflow", "output", "Its predictions become NaN where logits are large: exp "
-                        "overflows.", fix="Subtract the largest logit of each row before exp; take the loss of the "
-                        "logits.", confidence=0.9), lambda s: self._twin(s) or s))
+                Finding("precision_overflow", "output", "Predictions become NaN at large logits, where exp overflows.",
+                        fix="Subtract the largest logit of each row before exp, and compute the loss from the logits.",
+                        confidence=0.9), lambda s: self._as_network(s) or s))
         return found
 
     def _other_layers(self, chosen: list[Candidate]) -> list[Cured]:
-        """The same in a network of this package: the program itself, or one that computes as it does."""
-        twin, found = self._twin(cured(self.setting, chosen)), list[Cured]()
-        if twin is None:
+        """Change the layers of the network, or of the network that computes as the program does."""
+        network, found = self._as_network(cured(self.setting, chosen)), list[Cured]()
+        if network is None:
             return found
-        for one in of_structure(twin, anatomy_of(twin.subject, None)):
-            for factor in (1.0, 0.1, 10.0):  # other layers may want another rate
-                candidate = one if factor == 1.0 else _at_rate(one, factor)
-                outcome = self.trials.of(cured(twin, [candidate]))
-                if self.by_hand:
-                    candidate = replace(candidate, cure=_after(lambda s: self._twin(s) or s, candidate.cure))
-                found.append(([*chosen, candidate], outcome))
-                if outcome.worth >= self.goal:
+        for one in layer_candidates(network):
+            for factor in (1.0, 0.1, 10.0):  # other layers may need another rate
+                candidate = one if factor == 1.0 else _with_rate(one, factor)
+                outcome = self.trials.run(cured(network, [candidate]))
+                found.append(([*chosen, self._for_program(candidate) if self.by_hand else candidate], outcome))
+                if outcome.score >= self.goal:
                     return found
         return found
 
-    def _twin(self, setting: Setting) -> Setting | None:
+    def _for_program(self, candidate: Candidate) -> Candidate:
+        """Return a candidate for a network as one for the program."""
+        return replace(candidate, cure=lambda s: cured(self._as_network(s) or s, [candidate]))
+
+    def _as_network(self, setting: Setting) -> Setting | None:
         if setting.subject.network is not None:
             return setting
-        return as_network(setting, self.look.inside) if isinstance(self.look.inside, Inside) else None
+        net = self.evidence.reconstruction
+        return None if net is None else as_network(setting, net)
 
 
-def cured(setting: Setting, chosen: Sequence[Candidate]) -> Setting:
-    """The setting with these cured."""
-    for one in chosen:
-        assert one.cure is not None
-        setting = one.cure(setting)
-    return setting
-
-
-def _at_rate(one: Candidate, factor: float) -> Candidate:
-    """The same with another learning rate."""
-    finding = replace(one.finding, fix=f"{one.finding.fix} With {factor:g} times the learning rate.",
+def _with_rate(one: Candidate, factor: float) -> Candidate:
+    """Return a candidate that also changes the learning rate."""
+    finding = replace(one.finding, fix=f"{one.finding.fix} Use {factor:g} times the learning rate.",
                       change={**one.finding.change, "learning_rate_factor": factor})
-    return replace(one, finding=finding, cure=_after(one.cure, candidates.rate(factor).cure))
+    return replace(one, finding=finding, cure=lambda s: cured(s, [one, learning_rate(factor)]))
 
 
-def _worth(found: Cured) -> float:
-    return found[1].worth
-
-
-def _after(first: Callable[[Setting], Setting] | None,
-           second: Callable[[Setting], Setting] | None) -> Callable[[Setting], Setting]:
-    assert first is not None
-    assert second is not None
-    return lambda s: second(first(s))
+def _score(found: Cured) -> float:
+    return found[1].score

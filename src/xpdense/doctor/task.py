@@ -1,4 +1,4 @@
-"""What is to be predicted, and how well it is: a skill of 1 where all is right, of 0 for a constant prediction."""
+"""The target of a training, and the skill of predictions: 1 is perfect, 0 is a constant prediction."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Task:
-    """The truth about all rows, in whatever code a program is given it.
+    """The true targets of all rows, however they are encoded for a program.
 
     Attributes
     ----------
     classes : int
-        How many; 0 where values are to be predicted.
+        The number of classes; 0 for regression.
     truth : ndarray
         Class numbers (n,), or values (n, outputs).
     outputs : int
-        What a prediction has.
+        The width of a prediction.
     quantile : float, optional
-        The quantile of values that is to be predicted; by default it is their mean.
+        The quantile of the values that is predicted; default: their mean.
     """
 
     classes: int
@@ -29,56 +29,66 @@ class Task:
     quantile: float | None = None
 
     def skill(self, predicted: np.ndarray, rows: np.ndarray) -> float:
-        """Of predictions (len(rows), outputs) for some rows: balanced accuracy, chance taken out, or R2; for a quantile
-        the same with its own loss in place of squares.
+        """Return the skill of the predictions (len(rows), outputs) of some rows.
 
-        Balanced, that is the mean over the classes of the share that is found: (mean - 1 / k) / (1 - 1 / k). At least
-        -1, which is also that of predictions that are not finite.
+        For classes it is the chance-corrected balanced accuracy (recall - 1 / k) / (1 - 1 / k), with the mean recall of
+        the k classes that occur; for values R2; for a quantile R2 with its loss instead of squares. It is at least -1,
+        which is also the skill of predictions that are not finite.
+
+        >>> task = Task(2, np.array([0, 1, 1]), 1)
+        >>> task.skill(np.array([[0.2], [0.9], [0.4]]), np.arange(3))
+        0.5
         """
         if not np.all(np.isfinite(predicted)):
             return -1.0
         truth = self.truth[rows]
         if not self.classes:
-            rest, total = self._misses(predicted - truth), self._misses(self.constant(truth) - truth)
+            rest, total = self._loss(predicted - truth), self._loss(self.constant(truth) - truth)
             with np.errstate(all="ignore"):
                 r2 = 1.0 - rest / total
             return max(-1.0, float(np.mean(np.where(total > 0, r2, 0.0))))
-        chosen = self.decide(predicted)
-        present = np.unique(truth)
-        if len(present) < 2:
-            return 0.0
-        found = np.mean([np.mean(chosen[truth == c] == c) for c in present])
-        return float((found - 1.0 / len(present)) / (1.0 - 1.0 / len(present)))
+        return 0.0 if len(np.unique(truth)) < 2 else balanced_skill(self.decide(predicted) == truth, truth)
 
     def constant(self, truth: np.ndarray) -> np.ndarray:
-        """The best constant prediction (outputs,) of values (n, outputs)."""
+        """Return the best constant prediction (outputs,) of values (n, outputs)."""
         return np.asarray(truth.mean(axis=0) if self.quantile is None else np.quantile(truth, self.quantile, axis=0))
 
-    def _misses(self, error: np.ndarray) -> np.ndarray:
-        """The sum of squares, or of the quantile's own loss, by output."""
+    def _loss(self, error: np.ndarray) -> np.ndarray:
+        """Return the sum of squares, or of the quantile's loss, by output."""
         if self.quantile is None:
             return np.asarray(np.sum(error * error, axis=0))
         return np.asarray(np.sum(np.maximum((1.0 - self.quantile) * error, -self.quantile * error), axis=0))
 
     def decide(self, predicted: np.ndarray) -> np.ndarray:
-        """The class of each row (n,), of its probabilities, or of that of class 1."""
+        """Return the class of each row (n,) from the probabilities of all classes, or of class 1."""
         if predicted.shape[1] > 1:
             return np.asarray(np.argmax(predicted, axis=1))
         return np.asarray((predicted[:, 0] > 0.5).astype(int))
 
     def strata(self) -> np.ndarray:
-        """A class for each row by which folds are drawn: of values, their quarter."""
+        """Return the stratum (n,) of each row: its class, or the quarter of its first value."""
         if self.classes:
             return self.truth
         first = self.truth[:, 0]
         return np.searchsorted(np.quantile(first, [0.25, 0.5, 0.75]), first)
 
 
-def task_of(y: np.ndarray, outputs: int, probabilities: bool) -> Task:
-    """What y says is to be predicted by a program of so many outputs.
+def balanced_skill(right: np.ndarray, truth: np.ndarray) -> float:
+    """Return the chance-corrected balanced accuracy of decisions (n,) that are right or not, by class numbers (n,).
 
-    Whole numbers of few kinds are classes where there are several outputs, or where there are two kinds of them, or
-    where the prediction is a probability; else y holds values.
+    >>> balanced_skill(np.array([True, True, False]), np.array([0, 1, 1]))
+    0.5
+    """
+    classes = np.unique(truth)
+    recall, chance = np.mean([np.mean(right[truth == c]) for c in classes]), 1.0 / len(classes)
+    return float((recall - chance) / (1.0 - chance))
+
+
+def task_of(y: np.ndarray, outputs: int, probabilities: bool) -> Task:
+    """Infer the task from y and the number of outputs of a program.
+
+    A column of a few different integers holds classes if there are several outputs, if it has two different values, or
+    if predictions are probabilities; otherwise y holds values.
 
     >>> task_of(np.array([0.0, 1.0, 1.0]), 1, False).classes, task_of(np.array([0.1, 1.5, 2.0]), 1, False).classes
     (2, 0)

@@ -1,4 +1,4 @@
-"""One experiment: a copy of a program, trained as a setting says, and the skill it reaches on rows it did not see."""
+"""Experiments: a copy of a program is trained under a setting, and its skill measured on held-out rows."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from .program import Subject
 from .task import Task
 
 Params = dict[str, np.ndarray]
-#: What an experiment does to an update: before, after, the rows of the batch -> what the parameters become.
+#: Changes an update: (parameters before, after, the rows of the batch) -> the parameters to continue with.
 Update = Callable[[Params, Params, np.ndarray], Params]
 
-LOOKS = 12  # at the loss, over a training
+EVALUATIONS = 12  # over a training
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a program is trained: what an experiment changes.
+    """A program and how it is trained, which experiments change.
 
     Attributes
     ----------
     subject : Subject
-        At its start; each training takes a copy.
+        Before the training; each training uses a copy.
     x, y : ndarray
-        As the program is given them.
+        As the program takes them.
     batch_size, epochs : int
     shuffle : bool
     usable : ndarray of bool (n,), optional
-        Rows that may be trained on.
+        Rows that may be used.
     balance : bool
-        Whether every class is drawn as often.
+        Whether all classes are drawn equally often.
     offset, scale : ndarray (outputs,), optional
-        What makes predictions those of the truth.
+        Applied to predictions: prediction * scale + offset.
     updates : tuple of Update
     gradients : callable, optional
-        (params, x, y) -> the gradients that the program takes instead of its own.
+        (params, x, y) -> gradients that replace those of the program.
     """
 
     subject: Subject
@@ -56,11 +56,11 @@ class Setting:
     gradients: Callable[[Params, np.ndarray, np.ndarray], Params] | None = None
 
     def mask(self) -> np.ndarray:
-        """The rows that may be trained on, bool (n,)."""
+        """Return the rows that may be used, bool (n,)."""
         return np.ones(len(self.x), bool) if self.usable is None else self.usable
 
     def start(self) -> Subject:
-        """A copy of the program with what is changed in it."""
+        """Return a copy of the program with the gradients of this setting."""
         subject = self.subject.copy()
         if self.gradients is not None:
             other = self.gradients
@@ -68,6 +68,7 @@ class Setting:
         return subject
 
     def predict(self, subject: Subject, rows: np.ndarray) -> np.ndarray:
+        """Return predictions (len(rows), outputs) on the scale of the task."""
         found = subject.predict(self.x[rows])
         if self.scale is not None and self.offset is not None:
             found = found * self.scale + self.offset
@@ -76,32 +77,32 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a setting leads to.
+    """The result of training under a setting.
 
     Attributes
     ----------
     skill : float
-        On rows that it did not see, the mean over the folds.
+        On held-out rows, averaged over the folds.
     fit : float
-        On those that it was trained on.
-    course : list of float
-        The skill on unseen rows at the looks, averaged over the folds.
+        The skill on training rows.
+    curve : list of float
+        The skill on held-out rows at each evaluation, averaged over the folds.
     losses : list of float
-        Of the first fold, at some looks; the first before any step.
+        Of the first fold at each evaluation; the first is before any step.
     finite : bool
         Whether parameters and losses stayed finite.
     error : str
-        What the program raised, if it did.
+        The exception that the program raised, or empty.
     subject : Subject
-        As the first fold left it.
+        The trained copy of the first fold.
     steps, epochs : int
     by_fold : tuple of float
-        The skill of each.
+        The skill of each fold.
     """
 
     skill: float
     fit: float
-    course: list[float] = field(default_factory=list)
+    curve: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
     finite: bool = True
     error: str = ""
@@ -111,66 +112,66 @@ class Outcome:
     by_fold: tuple[float, ...] = ()
 
     @property
-    def worth(self) -> float:
-        """The skill by which settings are compared: no better than a constant is 0, however bad."""
+    def score(self) -> float:
+        """The skill by which settings are compared: 0 for everything worse than a constant prediction."""
         return max(0.0, self.skill)
 
 
 class Trials:
-    """Trainings of settings on the same folds of the rows.
+    """Trainings under different settings on the same folds of the rows.
 
     Parameters
     ----------
     task : Task
     seed : int
-    most : int
-        Steps of a training, at most.
+    max_steps : int
+        Of a training.
     folds : int
     """
 
-    def __init__(self, task: Task, seed: int, most: int, folds: int) -> None:
-        self.task, self.seed, self.most, self.made = task, seed, most, 0
+    def __init__(self, task: Task, seed: int, max_steps: int, folds: int) -> None:
+        self.task, self.seed, self.max_steps = task, seed, max_steps
         self.folds = _folds(task.strata(), folds, seed)
 
     def margin(self) -> float:
-        """A difference of skill that is no accident of which rows were held out."""
-        held = sum(len(np.flatnonzero(self.folds == k)) for k in range(self.folds.max() + 1))
-        return 0.05 + 1.2 * math.sqrt(0.25 / max(held, 1))
+        """Return a difference of skill that the choice of held-out rows does not explain."""
+        return 0.05 + 1.2 * math.sqrt(0.25 / max(len(self.folds), 1))
 
-    def of(self, setting: Setting, folds: int | None = None, most: int | None = None) -> Outcome:
-        """What the setting leads to, by the first folds or all; an error of the program ends a training and is told."""
-        found = [self._fold(setting, k, most or self.most) for k in range(folds or self.folds.max() + 1)]
-        self.made += len(found)
-        first = found[0]
+    def run(self, setting: Setting, folds: int | None = None, max_steps: int | None = None) -> Outcome:
+        """Train with each of the first folds, or all, held out; Outcome.error keeps an exception of the program."""
+        found = [self._fold(setting, k, max_steps or self.max_steps) for k in range(folds or self.folds.max() + 1)]
         return replace(
-            first, skill=float(np.mean([f.skill for f in found])), fit=float(np.mean([f.fit for f in found])),
-            course=_mean([f.course for f in found]), finite=all(f.finite for f in found),
+            found[0], skill=float(np.mean([f.skill for f in found])), fit=float(np.mean([f.fit for f in found])),
+            curve=_mean([f.curve for f in found]), finite=all(f.finite for f in found),
             error=next((f.error for f in found if f.error), ""), by_fold=tuple(f.skill for f in found))
 
-    def _fold(self, setting: Setting, fold: int, most: int) -> Outcome:
+    def _fold(self, setting: Setting, fold: int, max_steps: int) -> Outcome:
         usable = setting.mask()
         rows = np.flatnonzero((self.folds != fold) & usable)
         held = np.flatnonzero((self.folds == fold) & usable)[:2000]
-        seen, glance = rows[:: max(1, len(rows) // 1000)], held[:500]
-        subject, losses, course = setting.start(), list[float](), list[float]()
+        seen, few = rows[:: max(1, len(rows) // 1000)], held[:500]
+        subject, losses, curve = setting.start(), list[float](), list[float]()
         rng = np.random.default_rng([self.seed, 11, fold])
-        # As many steps as with all rows: of large batches by smaller ones, of small by more epochs.
+        # As many steps as with all rows: large batches become smaller, small ones get more epochs.
         whole = -(-int(usable.sum()) // setting.batch_size)
         size = setting.batch_size if whole > 10 else -(-len(rows) // whole)
         per_epoch = -(-len(rows) // size)
-        steps = max(1, min(most, setting.epochs * whole))
+        steps = max(1, min(max_steps, setting.epochs * whole))
         if not setting.shuffle:
             steps = max(1, min(-(-steps // per_epoch), setting.epochs)) * per_epoch  # whole epochs
-        looks = {round(f * steps) for f in np.linspace(0, 1, LOOKS)[:-1]}
+        evaluations = {round(f * steps) for f in np.linspace(0, 1, EVALUATIONS)[:-1]}
         probe = rows[:: max(1, len(rows) // 256)]
+
+        def loss() -> float:
+            return subject.loss(setting.x[probe], setting.y[probe]) if "loss" in subject.can else math.nan
+
         finite, error = True, ""
         with np.errstate(all="ignore"):
             try:
                 for step, batch in enumerate(_batches(setting, self.task, rows, size, steps, rng)):
-                    if step in looks:
-                        losses.append(subject.loss(setting.x[probe], setting.y[probe]) if "loss" in subject.can
-                                      else math.nan)
-                        course.append(self.task.skill(setting.predict(subject, glance), glance))
+                    if step in evaluations:
+                        losses.append(loss())
+                        curve.append(self.task.skill(setting.predict(subject, few), few))
                         if step and not _finite(subject):
                             break
                     before = subject.params() if setting.updates else None
@@ -180,19 +181,19 @@ class Trials:
                         for update in setting.updates:
                             after = update(before, after, batch)
                         subject.write(after)
-                losses.append(subject.loss(setting.x[probe], setting.y[probe]) if "loss" in subject.can else math.nan)
+                losses.append(loss())
                 skill = self.task.skill(setting.predict(subject, held), held)
                 fit = self.task.skill(setting.predict(subject, seen), seen)
                 finite = _finite(subject) and (math.isfinite(losses[-1]) or "loss" not in subject.can)
-            except Exception as raised:  # the program's own, whatever it is: it is part of what is found
+            except Exception as raised:  # any exception of the program is part of the outcome
                 skill = fit = -1.0
                 finite, error = _finite(subject), f"{type(raised).__name__}: {raised}"
-        return Outcome(skill, fit, [*course, skill], losses, finite, error, subject, steps, -(-steps // per_epoch))
+        return Outcome(skill, fit, [*curve, skill], losses, finite, error, subject, steps, -(-steps // per_epoch))
 
 
-def _mean(courses: list[list[float]]) -> list[float]:
-    """Of the looks that all have."""
-    return np.mean([c[: min(map(len, courses))] for c in courses], axis=0).tolist()  # type: ignore[no-any-return]
+def _mean(curves: list[list[float]]) -> list[float]:
+    """Average over the evaluations that all curves have."""
+    return np.mean([c[: min(map(len, curves))] for c in curves], axis=0).tolist()  # type: ignore[no-any-return]
 
 
 def _finite(subject: Subject) -> bool:
@@ -201,6 +202,7 @@ def _finite(subject: Subject) -> bool:
 
 def _batches(setting: Setting, task: Task, rows: np.ndarray, size: int, steps: int,
              rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Yield the row numbers of each step."""
     made = 0
     while made < steps:
         order = rows
@@ -217,7 +219,7 @@ def _batches(setting: Setting, task: Task, rows: np.ndarray, size: int, steps: i
 
 
 def _folds(strata: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """The fold of each row (n,): each stratum is spread over all."""
+    """Return the fold of each row (n,); each stratum is spread over all folds."""
     rng, found = np.random.default_rng([seed, 13]), np.zeros(len(strata), int)
     position = 0
     for stratum in np.unique(strata):
@@ -228,7 +230,7 @@ def _folds(strata: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def seconds_per_step(setting: Setting) -> float:
-    """Of a copy of the program, the median of a few; infinite where it cannot step."""
+    """Return the median time of a step, measured on a copy; infinity if a step raises."""
     subject, rows = setting.start(), np.arange(min(setting.batch_size, len(setting.x)))
     times = []
     with np.errstate(all="ignore"):
@@ -237,6 +239,6 @@ def seconds_per_step(setting: Setting) -> float:
                 start = time.perf_counter()
                 subject.step(setting.x[rows], setting.y[rows])
                 times.append(time.perf_counter() - start)
-        except Exception:  # told by the first trial
+        except Exception:  # the first trial reports it
             return math.inf
     return float(np.median(times))

@@ -1,4 +1,4 @@
-"""The ops, and the one choice of which class serves a backend."""
+"""The ops, and the choice of their class for a backend."""
 
 from __future__ import annotations
 
@@ -20,19 +20,38 @@ PRECISIONS = {"full": None, "tf32": None, "float16": None, "bfloat16": None}
 
 
 def check_choice(precision: str, wanted: str) -> tuple[str, str]:
-    """The two options of a network, by name, or an UnknownNameError."""
+    """Return the two options of a network.
+
+    Raises
+    ------
+    UnknownNameError
+        One is not known; the message lists those that are.
+
+    >>> check_choice("tf32", "auto")
+    ('tf32', 'auto')
+    """
     lookup("precision", precision, PRECISIONS)
     lookup("ops", wanted, WANTED)
     return precision, wanted
 
 
 def ops_class(backend: Backend, wanted: str = "auto") -> type[Ops]:
-    """Which class serves a backend; where nothing is asked for, the environment variable XPDENSE_OPS is asked.
+    """Return the class of the ops for a backend.
+
+    Parameters
+    ----------
+    backend : Backend
+    wanted : "auto", "native", "cuda" or "generic"
+        With "auto" the environment variable XPDENSE_OPS decides, if it is set; else the fastest class is taken.
 
     Raises
     ------
     BackendError
-        What is wanted is not there, or does not serve this backend.
+        The class is not available, or does not support this backend.
+
+    >>> from xpdense.backend import resolve
+    >>> ops_class(resolve("numpy"), "generic").__name__
+    'Ops'
     """
     forced = wanted != "auto"
     if not forced:
@@ -43,16 +62,14 @@ def ops_class(backend: Backend, wanted: str = "auto") -> type[Ops]:
         serves = "NumPy" if wanted == "native" else "CuPy"
         raise BackendError(f"ops={wanted!r} serve {serves} arrays, and the network is on {backend.name}")
     if kind == "native" and wanted == "native" and not native.available:
-        raise BackendError(f"native ops were asked for: {_cure()}")
+        raise BackendError(f"native ops are not available: {_cure()}")
     if wanted == "generic" or (kind == "native" and not native.available):
         return Ops
     return {"native": NativeOps, "cuda": CudaOps, "generic": Ops}[kind]
 
 
 def ops_for(backend: Backend, dtype: str, precision: str = "full", wanted: str = "auto") -> Ops:
-    """The ops that serve a backend in an element type; called once, when a network is put there.
-
-    `precision` is for CudaOps, and without effect elsewhere.
+    """Return the ops for a backend in an element type; `precision` is used by CudaOps alone.
 
     >>> from xpdense.backend import resolve
     >>> ops_for(resolve("array_api_strict"), "float64").name
@@ -63,9 +80,9 @@ def ops_for(backend: Backend, dtype: str, precision: str = "full", wanted: str =
 
 
 def backends() -> list[BackendInfo]:
-    """What is here: a row for each namespace and device, or the reason and the install command for what is not.
+    """Return a row for each namespace and device of this machine, and for each namespace that is not available.
 
-    It imports the namespaces that are installed, which `import xpdense` does not.
+    This imports the namespaces that are installed, which `import xpdense` does not.
 
     >>> [row.name for row in backends() if row.name == "numpy"]
     ['numpy']
@@ -88,7 +105,7 @@ def backends() -> list[BackendInfo]:
 
 
 def _note(backend: Backend) -> str:
-    """Where NumPy serves without the kernels and nobody asked for that: why, and the command that compiles them."""
+    """Return the command that compiles the kernels, if NumPy computes without them and XPDENSE_OPS does not say so."""
     if backend.kind != "numpy" or native.available or os.environ.get("XPDENSE_OPS") == "generic":
         return ""
     return _cure()
@@ -98,4 +115,4 @@ def _cure() -> str:
     checkout = Path(__file__).resolve().parents[3]
     again = (f"-e '{checkout}'" if (checkout / "setup.py").exists()
              else "--force-reinstall --no-deps --no-cache-dir xpdense")
-    return f"kernels not compiled, NumPy alone, slower and equal: install g++ or clang, then pip install {again}"
+    return f"kernels not compiled: NumPy computes, more slowly; install g++ or clang, then pip install {again}"

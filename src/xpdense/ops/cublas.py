@@ -1,8 +1,8 @@
 """Matrix products on CuPy arrays, by cuBLAS itself.
 
-CuPy's own products refuse to be captured in a CUDA graph, and choose TF32 for a whole process. So the one function of
-cuBLAS that is needed here, cublasGemmEx, is called through ctypes, with a handle and a workspace of our own for each
-thread and device. The numbers below are those of cublas_api.h and library_types.h.
+CuPy's products cannot be captured in a CUDA graph, and choose TF32 for a whole process. So cublasGemmEx is called
+through ctypes, with a handle and a workspace for each thread and device. The numbers below are those of cublas_api.h
+and library_types.h.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ..errors import BackendError
 _TYPES = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 14}  # cudaDataType_t
 _COMPUTE_32F, _COMPUTE_64F, _COMPUTE_32F_FAST_TF32 = 68, 70, 77  # cublasComputeType_t
 _DEFAULT_ALGORITHM = -1
-_WORKSPACE = 32 << 20  # bytes; what cuBLAS asks for on the newest devices
+_WORKSPACE = 32 << 20  # bytes; the size that cuBLAS recommends for the newest devices
 
 _mine = threading.local()  # handles, by device
 
 
 @functools.cache
 def library() -> Any:
-    """The library, as CuPy finds it; OSError or ImportError where it is not there."""
+    """Return the library that CuPy finds; raises OSError or ImportError if there is none."""
     found = import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cublas")
     return ctypes.CDLL(found.abs_path)
 
 
 class Products:
-    """c = a b in one element type; made once, called with arrays that fit (see `CudaOps.matmul`).
+    """The product c = a b in one element type; callers check the arrays (see `CudaOps.matmul`).
 
-    float16 and bfloat16 are added up in float32. With `tf32`, float32 is multiplied with ten bits of mantissa.
+    float16 and bfloat16 are accumulated in float32. With `tf32`, float32 is multiplied with ten bits of mantissa.
     """
 
     def __init__(self, cupy: Any, dtype: str, tf32: bool = False) -> None:
@@ -49,9 +49,9 @@ class Products:
                                pointer, *[integer] * 4]
 
     def __call__(self, a: Array, b: Array, c: Array, transpose_a: bool, transpose_b: bool) -> None:
-        """c (m, n) = a (m, k) b (k, n); with transpose_a, a is a transposed view of contiguous memory (k, m), so too b.
+        """Compute c (m, n) = a (m, k) b (k, n); a transposed operand is a view of contiguous memory (k, m) or (n, k).
 
-        cuBLAS counts in column order and so sees the transposes: c' (n, m) = b' a'.
+        cuBLAS stores columns and so computes the transposes: c' (n, m) = b' a'.
         """
         (m, k), n = a.shape, b.shape[1]
         row_a, row_b = m if transpose_a else k, k if transpose_b else n
@@ -61,7 +61,7 @@ class Products:
             c.data.ptr, self._type, n, self._compute, _DEFAULT_ALGORITHM), "cublasGemmEx")
 
     def _handle(self) -> ctypes.c_void_p:
-        """This thread's handle for the current device, on the current stream."""
+        """Return this thread's handle for the current device, on the current stream."""
         device = self._cupy, self._cupy.cuda.runtime.getDevice()
         handles = vars(_mine).setdefault("handles", {})
         if device not in handles:
@@ -72,7 +72,7 @@ class Products:
 
 
 class _Handle:
-    """A cuBLAS handle with its workspace; a stream that is set takes the workspace away, so both are set together."""
+    """A cuBLAS handle with its workspace; setting a stream resets the workspace, so both are set together."""
 
     def __init__(self, cupy: Any) -> None:
         self.pointer, self.stream = ctypes.c_void_p(), -1

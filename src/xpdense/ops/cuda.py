@@ -1,8 +1,8 @@
-"""The ops on CuPy arrays, by kernels (see cuda_kernels.py); products go to cuBLAS.
+"""The ops on CuPy arrays, by kernels (see cuda_kernels.py) and, for products, by cuBLAS.
 
-What a kernel does not know (leading axes, arrays that are not contiguous, what is the user's own) goes to the generic
-op. Nothing here waits for the device, and with `out` given nothing is allocated. Sums are made in a fixed order: the
-same input gives the same bits.
+The generic op computes what a kernel does not support: leading axes, arrays that are not contiguous, and user-defined
+formulas. No op synchronises with the device, or allocates if `out` is given. Sums are in a fixed order, so the same
+input gives the same bits.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from . import cuda_kernels as kernels
 from .generic import Ops
 from .slots import HYPER, LOSS_SCALE, LOSS_SCALING
 
-_FIRST_SCALE = 2.0**15  # of the loss in float16; found anew within a few steps where it is too large
+_FIRST_SCALE = 2.0**15  # the initial loss scale in float16; halved in each step in which it is too large
 _GROWTH = 2000  # steps without an overflow after which it is doubled
-_MOST = 2**31  # elements of an array that kernels count in 32 bits
+_MOST = 2**31  # elements of an array whose indices are 32-bit numbers
 
 
 def _cupy() -> Any:
@@ -39,9 +39,14 @@ class CudaOps(Ops):
     Parameters
     ----------
     precision : "full", "tf32", "float16" or "bfloat16"
-        "tf32" multiplies float32 with ten bits of mantissa. The 16-bit types are what activations, gradients and the
-        weights that products read are stored in; parameters, optimizer state and all arithmetic stay in `dtype`. In
-        float16 the loss is scaled up before backward, and a step that overflows is left out.
+        "tf32" multiplies float32 with ten bits of mantissa. With a 16-bit type, activations, gradients and the weights
+        that products read are stored in it; parameters, optimizer state and all arithmetic stay in `dtype`. In float16
+        the loss is scaled up before backward, and a step that overflows is skipped.
+
+    Raises
+    ------
+    BackendError
+        bfloat16 is requested and ml_dtypes is not installed.
     """
 
     name = "cuda"
@@ -52,12 +57,12 @@ class CudaOps(Ops):
         self._storage, self._wide = backend.dtype(self.dtype), backend.dtype(dtype)
         self._scratch = _Scratch()
         self.loss_scale = backend.zeros((len(LOSS_SCALING),), dtype) if precision == "float16" else None
-        self._spoiled = False  # whether something ran that a graph cannot hold
-        self._held: list[Any] | None = None  # what a graph that is being captured works on
+        self._spoiled = False  # whether an op ran that cannot be captured in a graph
+        self._held: list[Any] | None = None  # the arguments of the graph that is being captured, which it needs alive
         self._tables: tuple[Array, ...] = ()
         try:
             self._products: cublas.Products | None = cublas.Products(self._cp, self.dtype, precision == "tf32")
-        except (ImportError, OSError, RuntimeError) as error:  # CuPy finds it, or says what is missing
+        except (ImportError, OSError, RuntimeError) as error:  # of CuPy's search for the library
             self._products, self.no_capture_reason = None, f"cuBLAS cannot be called: {error}"
         self.captures = self._products is not None
         self.begin_training()
@@ -78,28 +83,28 @@ class CudaOps(Ops):
         return getattr(super(), op)(*arguments)
 
     def _memory(self, name: str, shape: tuple[int, ...], dtype: str) -> Array:
-        """Memory for a kernel between its blocks; zeros at first."""
+        """Return working memory of a kernel, which is zero at first and the same at each call."""
         held = self._scratch.held.get((name, shape))
         if held is None:
             held = self._scratch.held[name, shape] = self.backend.zeros(shape, dtype)
         return held
 
     def _fit(self, *arrays: Array | None) -> bool:
-        """Whether kernels take these arrays of the stored type; None is not given."""
+        """Whether kernels take these arrays of the stored type; None stands for an array that is not given."""
         return all(a is None or (a.dtype == self._storage and a.flags.c_contiguous and a.size < _MOST) for a in arrays)
 
     # --- capture -----------------------------------------------------------------------------------------------
 
     def capture(self, step: Callable[[], None], tables: tuple[Array, ...]) -> Callable[[int, int], int] | None:
-        """Make a step once, then capture it as a CUDA graph; see NativeOps.capture.
+        """Run a step once, then capture it as a CUDA graph; see NativeOps.capture.
 
-        `step` moves what it needs out of the first row of each of `tables`, and its results into it, by `move` alone.
-        In the graph these moves go by a row number on the device, which the graph's last kernel increases.
+        `step` reads and writes the first row of each of `tables` by `move` alone. In the graph a row number on the
+        device selects the row; the last kernel of the graph increases it.
         """
         row, stream = self.backend.zeros((1,), "int64"), self._cp.cuda.Stream(non_blocking=True)
         self._tables, self._row, self._spoiled = tables, row, False
         try:
-            step()  # of row 0: compiles the kernels, and makes all memory that the step works in
+            step()  # of row 0: compiles the kernels and allocates all memory of the step
             self._run(kernels.increase(self._cp), row)
         finally:
             self._tables = ()
@@ -114,7 +119,7 @@ class CudaOps(Ops):
                     self._run(kernels.increase(self._cp), row)
                 finally:
                     graph = stream.end_capture()
-        except Exception as error:  # whatever CUDA finds that it cannot capture: the step itself has been made
+        except Exception as error:  # any error of the capture; the step itself was run
             self.captures, self.no_capture_reason = False, f"a CUDA graph of the step could not be captured: {error}"
             warnings.warn(f"{self.no_capture_reason}; steps are made from Python", RuntimeWarning, stacklevel=2)
             return None
@@ -282,7 +287,7 @@ class CudaOps(Ops):
 
     def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None, dz: Array | None = None,
                           value: Array | None = None) -> tuple[Array, Array]:
-        kernel = vars(type(loss)).get("kernel")  # of the very class: one that extends it may be another formula
+        kernel = vars(type(loss)).get("kernel")  # not inherited: a subclass may have another formula
         if kernel and z.ndim == 2 and z.size:
             (rows, cols), labels = z.shape, loss.labels and target.ndim == 1
             gradient = self.empty(z.shape) if dz is None else dz
@@ -341,13 +346,13 @@ class CudaOps(Ops):
                       *(() if working is None else (working,)))
             return
         if self.loss_scale is not None:
-            raise ParameterError(f"precision='float16' takes the package's own optimizers, which leave out a step that "
+            raise ParameterError(f"precision='float16' takes the built-in optimizers, which skip a step that "
                                  f"overflows; {type(optimizer).__name__} is not one: use 'bfloat16'")
         self._generic("update", optimizer, params, grads.astype(self._wide, copy=False), state, hyper, decay,
                       working)
 
     def _factor(self, clip_norm: float | None, grads: Array) -> Array | None:
-        """What every gradient is multiplied by, (1,) on the device; None where it is 1."""
+        """Return the factor of every gradient, (1,) on the device; None if it is 1."""
         if (clip_norm is None and self.loss_scale is None) or not grads.size:
             return None
         defines = [("CLIPPED", 1)] * (clip_norm is not None)
@@ -363,14 +368,14 @@ class CudaOps(Ops):
 # --- batches from the host -------------------------------------------------------------------------------------
 
 class _Scratch(threading.local):
-    """Memory that kernels work in, each thread's own: several may predict with one network at once."""
+    """The working memory of kernels, one for each thread: several threads may predict with one network at once."""
 
     def __init__(self) -> None:
         self.held: dict[Any, Any] = {}
 
 
 class _Feed:
-    """Batches of one host array, copied while the device computes: two pinned buffers and a stream of their own."""
+    """Batches of one host array, copied while the device computes, by two pinned buffers and a stream."""
 
     def __init__(self, cupy: Any, shape: tuple[int, ...], dtype: Any) -> None:
         self._cupy, self._slot = cupy, 0
@@ -379,14 +384,14 @@ class _Feed:
         self._device = [cupy.empty(shape, dtype) for _ in range(2)]
         self._copied = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
         self._used = [cupy.cuda.Event(disable_timing=True) for _ in range(2)]
-        for event in self._used:  # what the pool gave may still be somebody's, in what was asked for before
+        for event in self._used:  # earlier work may still use memory that the pool reuses
             event.record(cupy.cuda.get_current_stream())
 
     def next(self, source: np.ndarray, rows: np.ndarray) -> Array:
-        """The rows, on the device for all that is asked of it from now until the call after the next."""
+        """Return the rows on the device, valid for all work that is submitted before the call after the next."""
         last, self._slot = self._slot, 1 - self._slot
         slot, compute = self._slot, self._cupy.cuda.get_current_stream()
-        self._used[last].record(compute)  # the step on the batch before this one has been asked for
+        self._used[last].record(compute)  # the step on the previous batch has been submitted
         self._copied[slot].synchronize()  # two batches ago: the pinned buffer is free
         np.take(source, rows, axis=0, out=self._pinned[slot], mode="clip")
         self._stream.wait_event(self._used[slot])
@@ -402,7 +407,7 @@ def _pinned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def _spread(shape: tuple[int, int], axis: int) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
-    """How the norms' kernels over the features (-1: rows) or the batch (-2: columns) are launched."""
+    """Return name, grid and block of the norms' kernels over the features (axis -1) or the batch (axis -2)."""
     if axis == -1:
         return "rows", (min(-(-shape[0] // 8), 1024),), (256,)
     return "columns", (-(-shape[1] // 32),), (32, 16)

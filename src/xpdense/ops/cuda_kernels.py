@@ -1,7 +1,7 @@
-"""The kernels of `kernels/` as CuPy takes them, each made at its first use; CuPy compiles it then and keeps it on disk.
+"""The kernels of `kernels/` as objects of CuPy, which compiles each at its first use and keeps it on disk.
 
-A pass over elements is an ElementwiseKernel, a pass with a sum in it a RawModule. S is the type that arrays are stored
-in, T the one that is computed in (see kernels/cuda/blocks.h).
+A pass over elements is an ElementwiseKernel, a pass that contains a sum a RawModule. S is the type that arrays are
+stored in, T the type of the arithmetic (see kernels/cuda/blocks.h).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .slots import CONSTANTS, HYPER, SOURCES
 
 @functools.cache
 def text(*files: str) -> str:
-    """The text of headers: the disk cache of CuPy does not see what a kernel includes, so it is pasted in."""
+    """Return the text of headers, to be pasted into a kernel: CuPy's disk cache does not depend on included files."""
     return "\n".join((SOURCES / file).read_text() for file in ("common.h", *files, "cuda/blocks.h"))
 
 
@@ -24,12 +24,13 @@ _STORED = {
     "bfloat16": "#include <cuda_bf16.h>\ntypedef __nv_bfloat16 S;",
 }
 _COMPUTED = {"float32": "typedef float T;", "float64": "typedef double T;"}
-_HEADERS = {"columns.cu": ("activations.h",), "losses.cu": ("activations.h", "losses.h"), "norms.cu": ("norms.h",),
-            "clip.cu": ("slots.h",), "penalty.cu": ()}
+_HEADERS = {"columns.cu": ("activations.h",), "losses.cu": ("slots.h", "activations.h", "losses.h"),
+            "norms.cu": ("norms.h",), "clip.cu": ("slots.h",), "penalty.cu": ()}
 
 
 @functools.cache
 def raw(cupy: Any, file: str, function: str, dtype: str, wide: str, defines: tuple[tuple[str, Any], ...]) -> Any:
+    """Return a function of a .cu file, compiled with these macros."""
     given = "".join(f"#define {name} {value}\n" for name, value in defines)
     code = f"{_STORED[dtype]}\n{_COMPUTED[wide]}\n#define XPD_RAW\n{text(*_HEADERS[file])}\n{given}"
     return cupy.RawModule(code=code + (SOURCES / "cuda" / file).read_text(),
@@ -37,7 +38,7 @@ def raw(cupy: Any, file: str, function: str, dtype: str, wide: str, defines: tup
 
 
 def elementwise(cupy: Any, name: str, inputs: str, outputs: str, operation: str, *headers: str) -> Any:
-    """S, the stored type, is that of an argument."""
+    """Return an ElementwiseKernel; S, the stored type, is the type of one of its arguments."""
     preamble = text(*headers) + "\ntypedef xpd_wide<S>::type T;\n"
     return cupy.ElementwiseKernel(inputs, outputs, operation, f"xpdense_{name}", preamble=preamble)
 
@@ -128,7 +129,7 @@ def dropout(cupy: Any) -> Any:
 @functools.cache
 def update(cupy: Any, rule: str, buffers: int, scalars: int, decoupled: bool, factor: bool, scaled: bool,
            working: bool) -> Any:
-    """The step of a rule; its constants go by their names, after `weight_decay`."""
+    """Return the kernel of an optimizer's rule; its parameters after `weight_decay` are the constants of the rule."""
     held = "".join(f", T s{i}" for i in range(buffers))
     now = [f"hyper[{i}]" for i in range(scalars)] + ["T(0)"] * (len(HYPER) - scalars)
     old = [f"s{i}" for i in range(buffers)] + ["T(0)"] * (2 - buffers)

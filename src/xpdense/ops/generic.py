@@ -1,11 +1,11 @@
 """Every numeric step of training, in array-API calls only: the specification of the fused kernels.
 
-Rules. Every op takes `out=`: it may write there, and the caller uses only what is returned. Operands may have
-leading axes: parameters (..., in, out), activations (..., batch, features). An op reads nothing back from the
-device. A subclass overrides an op by the same name and signature.
+Every op takes `out=`: it may write there, and the caller uses only the returned array. Operands may have leading axes:
+parameters (..., in, out), activations (..., batch, features). An op does not synchronise with the device. A subclass
+overrides an op by the same name and signature.
 
-Arrays that do not fit a cache are worked on in pieces that do: the pieces' temporaries are then cheap, which is
-what makes plain NumPy fast here. A device with its own scheduler wants one piece; `piece` says how large they are.
+On the host, arrays that are larger than a cache are processed in pieces of `piece` elements, whose temporaries stay in
+the cache. On other devices there is one piece.
 """
 
 from __future__ import annotations
@@ -23,13 +23,22 @@ from .slots import RATE
 
 
 class Memory:
-    """Arrays by name, made at their first use and there for the next: what makes a step allocate nothing."""
+    """Working memory: arrays by name, which are allocated at their first use and reused.
+
+    >>> from xpdense.backend import resolve
+    >>> ops, memory = Ops(resolve("numpy"), "float32"), Memory()
+    >>> memory.buffer(ops, "z", (2, 3)) is memory.buffer(ops, "z", (2, 3))
+    True
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[str, Array] = {}
 
     def buffer(self, ops: Ops, name: str, shape: tuple[int, ...], dtype: str | None = None) -> Array:
-        """Memory of this shape, of the ops' type unless said: the same at every call with the same name and shape."""
+        """Return an array of this shape, the same at every call with the same name and shape.
+
+        Its element type is that of the ops, unless `dtype` is given. Its values are those of the last use.
+        """
         held = self._buffers.get(name)
         if held is None or held.shape != shape:
             held = self._buffers[name] = ops.empty(shape) if dtype is None else ops.backend.empty(shape, dtype)
@@ -39,6 +48,14 @@ class Memory:
 class Ops:
     """The ops on one backend, in one element type.
 
+    Parameters
+    ----------
+    backend : Backend
+    dtype : str
+        The type that activations and gradients are stored in, such as "float32".
+
+    Examples
+    --------
     >>> from xpdense.backend import resolve
     >>> ops = Ops(resolve("numpy"), "float32")
     >>> float(ops.matmul(ops.xp.ones((1, 2)), ops.xp.ones((2, 1)))[0, 0])
@@ -47,42 +64,42 @@ class Ops:
 
     name = "generic"
     captures = False  #: whether `capture` can record a step
-    no_capture_reason = "the generic ops record no step"  #: why it cannot
-    ends_replays = False  #: whether a replay ends by itself at a loss that is not finite
-    loss_scale: Array | None = None  #: what gradients are multiplied by before they are stored, on the device
-    piece = 1 << 16  #: elements worked on at a time
+    no_capture_reason = "the generic ops record no step"  #: why it cannot; "" if it can
+    ends_replays = False  #: whether a replay ends at a loss that is not finite
+    loss_scale: Array | None = None  #: on the device: the factor of gradients when they are stored, and its state
+    piece = 1 << 16  #: number of elements that are processed at a time
 
     def __init__(self, backend: Backend, dtype: str) -> None:
         self.backend, self.dtype, self.xp = backend, dtype, backend.xp
-        self.wide = dtype  # what parameters, losses and sums are of, where `dtype` is a 16-bit type
+        self.wide = dtype  # the type of parameters, losses and sums; another one if `dtype` is a 16-bit type
         self._matmul_takes_out = backend.matmul_takes_out
         if not backend.on_host:
             self.piece = 1 << 62
 
     def empty(self, shape: tuple[int, ...]) -> Array:
-        """An array of this element type on this device, not initialised."""
+        """Return an uninitialised array of this element type on this device."""
         return self.backend.empty(shape, self.dtype)
 
     def begin_training(self) -> None:
-        """Forget what an earlier training has left in the ops."""
+        """Reset the state that depends on the training, such as the loss scale."""
 
     def assign(self, target: Array, values: tuple[float, ...]) -> None:
-        """Write a few numbers into a small array (len(values),)."""
+        """Write a few numbers to a small array (len(values),)."""
         for i, value in enumerate(values):
             target[i] = value
 
     def stage(self, name: str, source: np.ndarray, rows: np.ndarray) -> Array:
-        """A batch of an array that stays on the host, on the device: source[rows]; valid until the next but one."""
+        """Return source[rows], a batch of an array on the host, on the device; valid until the call after the next."""
         return self.backend.from_host(source[rows])
 
     # --- moving and multiplying --------------------------------------------------------------------------------
 
     def gather(self, x: Array, rows: Array, out: Array | None = None) -> Array:
-        """x[rows]: (n, ...) and int64 (batch,) -> (batch, ...)."""
+        """Return x[rows] (batch, ...) for x (n, ...) and rows int64 (batch,)."""
         return self.xp.take(x, rows, axis=0)
 
     def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        """a @ b: (..., m, k) and (..., k, n) -> (..., m, n). `out` must not overlap a or b."""
+        """Return a @ b (..., m, n) for a (..., m, k) and b (..., k, n). `out` must not overlap a or b."""
         if out is None:
             return self.xp.matmul(a, b)
         if self._matmul_takes_out:
@@ -91,11 +108,11 @@ class Ops:
         return out
 
     def transpose(self, a: Array) -> Array:
-        """A view with the last two axes exchanged."""
+        """Return a view with the last two axes exchanged."""
         return self.xp.matrix_transpose(a)
 
     def add(self, a: Array, b: Array, out: Array | None = None) -> Array:
-        """a + b, of one shape. `out` may be a."""
+        """Return a + b for a and b of one shape. `out` may be a."""
         if out is None:
             return a + b
         if out is not a:
@@ -108,23 +125,26 @@ class Ops:
         target[...] = source
 
     def blend(self, running: Array, batch: Array, momentum: float) -> None:
-        """running += momentum * (batch - running), in place: a running mean. Both (..., features)."""
+        """Update a running mean in place: running += momentum * (batch - running); both (..., features)."""
         running += momentum * (batch - running)
 
     def capture(self, step: Callable[[], None], tables: tuple[Array, ...]) -> Callable[[int, int], int] | None:
-        """Make a step once, recording it where ops can; see NativeOps. These cannot, and give None."""
+        """Run a step once and record it; return a function that replays it, or None if it cannot be replayed.
+
+        The generic ops return None. See NativeOps.
+        """
         step()
         return None
 
     def stop_unless_finite(self, value: Array) -> None:
-        """End the replay of a recorded step here where the value is not finite; nothing outside of one."""
+        """In a step that is recorded: end the replay here if the value () is not finite. Else without effect."""
 
     # --- activations: the activation-derivative path -----------------------------------------------------------
 
     def activate(self, activation: Any, z: Array, bias: Array | None, out: Array | None = None) -> tuple[Array, Array]:
-        """a = activation(z + bias), and what `activate_backward` needs.
+        """Return a = activation(z + bias), and the array that `activate_backward` needs.
 
-        z (..., batch, features) is overwritten; bias (..., features). Returns (a, saved), both shaped as z.
+        z (..., batch, features) is overwritten; bias (..., features). Returns (a, saved), both of z's shape.
         """
         xp = self.xp
         if activation.builtin and activation.name == "identity":
@@ -149,10 +169,10 @@ class Ops:
 
     def activate_backward(self, activation: Any, saved: Array, da: Array, out: Array | None = None,
                           dbias: Array | None = None) -> Array:
-        """dz = da * activation'(saved), and dbias = the column sums of dz.
+        """Return dz = da * activation'(saved), and write the column sums of dz to dbias.
 
-        da, saved (..., batch, features); dbias (..., features) is overwritten. `out` may be `saved`, not `da`.
-        Returns dz, which is da itself for the identity.
+        da, saved (..., batch, features); dbias (..., features). `out` may be `saved`, but not `da`. For the
+        identity, dz is da itself.
         """
         xp = self.xp
         if activation.builtin and activation.name == "identity":
@@ -179,11 +199,12 @@ class Ops:
 
     def normalize(self, x: Array, gain: Array, bias: Array, axis: int, epsilon: float,
                   out: Array | None = None, saved: tuple[Array, Array] | None = None) -> tuple[Array, Any]:
-        """gain * (x - mean) / sqrt(variance + epsilon) + bias, over the batch (axis -2) or the features (axis -1).
+        """Return gain * (x - mean) / sqrt(variance + epsilon) + bias, and the values that backward needs.
 
-        x (..., batch, features); gain, bias (..., features). Returns (y, saved); saved is (x_hat, 1 / std, mean,
-        variance), the last three with a 1 on `axis`. The variance is that of the population (1 / n). `saved` is memory
-        for them: as x, and (3, features or batch) of the type `wide`.
+        Mean and variance are over the batch (axis -2) or the features (axis -1); the variance is that of the population
+        (1 / n). x (..., batch, features); gain, bias (..., features). Returns (y, (x_hat, 1 / std, mean, variance)),
+        the last three with length 1 on `axis`. The argument `saved` is memory for them: an array of x's shape, and an
+        array (3, features) or (3, batch) of the type `wide`.
         """
         xp = self.xp
         mean = xp.mean(x, axis=axis, keepdims=True)
@@ -195,7 +216,7 @@ class Ops:
 
     def normalize_backward(self, saved: Any, dy: Array, gain: Array, axis: int, dgain: Array, dbias: Array,
                            out: Array | None = None) -> Array:
-        """dx of `normalize`; writes dgain and dbias (..., features).
+        """Return dx of `normalize`, and write dgain and dbias (..., features).
 
         dx = (g - mean(g) - x_hat * mean(g * x_hat)) / std with g = dy * gain, means over `axis`.
         Source: Ioffe and Szegedy, arXiv:1502.03167; Ba et al., arXiv:1607.06450.
@@ -213,15 +234,15 @@ class Ops:
 
     def scale_shift(self, x: Array, mean: Array, variance: Array, gain: Array, bias: Array, epsilon: float,
                     out: Array | None = None) -> Array:
-        """gain * (x - mean) / sqrt(variance + epsilon) + bias with given statistics, each (..., features)."""
+        """Return gain * (x - mean) / sqrt(variance + epsilon) + bias, with given statistics, each (..., features)."""
         scale = gain / self.xp.sqrt(variance + epsilon)
         return x * scale[..., None, :] + (bias - mean * scale)[..., None, :]
 
     def dropout(self, x: Array, rate: float, key: tuple[int, int], step: Array, out: Array | None = None) -> Array:
-        """x with each element zeroed with probability `rate` and the others divided by 1 - rate.
+        """Return x with each element set to zero with probability `rate`, and the others divided by 1 - rate.
 
-        x (..., batch, features); step int64 (1,). Which elements go is a function of key, step and position alone,
-        so that dropout of the gradient, called with the same key and step, is its own backward.
+        x (..., batch, features); step int64 (1,). Which elements are zero is a function of key, step and position, so
+        that backward is the same op on the gradient, with the same key and step.
         Source: Srivastava et al., JMLR 15 (2014), in the inverted form.
         """
         xp = self.xp
@@ -233,11 +254,11 @@ class Ops:
 
     def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None, dz: Array | None = None,
                           value: Array | None = None) -> tuple[Array, Array]:
-        """The (weighted) mean over the batch of `loss`, times its factor, and its gradient at the logits z.
+        """Return the (weighted) mean over the batch of `loss`, times its factor, and its gradient at the logits z.
 
         z (..., batch, outputs); target (batch, outputs), or (batch,) class numbers; weight (batch,) or None.
-        Returns (value, dz): value is an array (...) on the device, never read here. A batch whose weights are all
-        zero has value 0 and gradient 0. `dz` and `value` are memory for both.
+        Returns (value, dz): value is an array (...) on the device. A batch whose weights are all zero has value 0 and
+        gradient 0. The arguments `dz` and `value` are memory for both.
         """
         xp = self.xp
         per_row, gradient = loss.value_and_gradient(xp, z, target)  # (..., batch), (..., batch, outputs)
@@ -253,9 +274,9 @@ class Ops:
         return xp.sum(per_row * row_weight, axis=-1), gradient * row_weight[..., None]
 
     def penalize(self, value: Array, weights: Array, strength: float) -> Array:
-        """value + strength * the sum of the squares of the weights (..., size): a loss (...) with its L2 penalty.
+        """Return value + strength * sum(weights**2): a loss (...) with the L2 penalty of weights (..., size).
 
-        `value` may be written to.
+        `value` may be overwritten.
         """
         return value + strength * self.xp.sum(weights * weights, axis=-1)
 
@@ -263,12 +284,12 @@ class Ops:
 
     def update(self, optimizer: Any, params: Array, grads: Array, state: dict[str, Array], hyper: Array,
                decay: tuple[float, int], working: Array | None = None) -> None:
-        """One step of the optimizer over the whole arena, in place; clipping and weight decay included.
+        """Update params and state in place by one step of the optimizer, with clipping and weight decay.
 
-        params, grads and each of state (..., size). hyper (k,): the learning rate, then the optimizer's own
-        scalars of this step. decay: (strength, count) of the weight decay, which applies to params[..., :count], or to
-        all of params with the optimizer's `decay_all`. grads is left as it was. working: a copy of params in the type
-        that the products read, where that is another type.
+        params, grads and each array of state (..., size). hyper (k,): the learning rate, then the optimizer's scalars
+        of this step. decay: (strength, count) of the weight decay, which applies to params[..., :count], or to all of
+        params with the optimizer's `decay_all`. grads does not change. working: a copy of params in the type that the
+        products read, if it is another type.
         """
         xp = self.xp
         rate = hyper[RATE]
@@ -297,7 +318,7 @@ class Ops:
     # --- pieces ------------------------------------------------------------------------------------------------
 
     def _row_pieces(self, a: Array) -> Iterator[Any]:
-        """Indices of blocks of rows (axis -2) of about `piece` elements."""
+        """Yield the indices of blocks of rows (axis -2) of about `piece` elements."""
         batch = a.shape[-2]
         rows = max(1, self.piece * batch // max(1, math.prod(a.shape)))
         if rows >= batch:
@@ -307,7 +328,7 @@ class Ops:
             yield (..., slice(i, min(i + rows, batch)), slice(None))
 
     def _norm(self, a: Array) -> Array:
-        """Euclidean norms (..., size) -> (..., 1), also where the squares would overflow."""
+        """Return the Euclidean norms (..., 1) of a (..., size), also if the squares would overflow."""
         xp, size = self.xp, a.shape[-1]
         parts = [a[..., i : min(i + self.piece, size)] for i in range(0, size, self.piece)]
         largest = xp.max(xp.abs(parts[0]), axis=-1, keepdims=True)

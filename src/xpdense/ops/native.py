@@ -1,8 +1,8 @@
-"""The ops on NumPy arrays through the kernels that were compiled for the CPU when the package was installed.
+"""The ops on NumPy arrays, by kernels that are compiled for the CPU when the package is installed.
 
-Each method hands one pass over the data to a kernel, and whatever a kernel does not know to the generic op it
-overrides: leading axes, arrays that are not contiguous, and activations, losses and optimizers of a user's own. Where
-there was no compiler at the installation the library is missing, and the generic ops serve.
+Each method is one pass over the data by a kernel. The generic op that it overrides computes what a kernel does not
+support: leading axes, arrays that are not contiguous, and user-defined activations, losses and optimizers. Without a
+compiler at the installation there is no library, and the generic ops are used.
 """
 
 from __future__ import annotations
@@ -25,12 +25,17 @@ _native: Any = None
 with contextlib.suppress(ImportError):  # it was not compiled
     _native = importlib.import_module("xpdense._native")
 
-#: Whether the compiled library is here, and not an older one.
+#: Whether there is a compiled library, of the current version.
 available = getattr(_native, "slots", 0) == VERSION
 
 
 class NativeOps(Ops):
-    """Ops on NumPy arrays by compiled kernels; sums over rows are in another order than NumPy's."""
+    """Ops on NumPy arrays by compiled kernels; sums over rows are in another order than NumPy's.
+
+    >>> from xpdense.ops import backends
+    >>> [row.ops in ("native", "generic") for row in backends() if row.name == "numpy"]
+    [True]
+    """
 
     name = "native"
     ends_replays = True
@@ -40,14 +45,14 @@ class NativeOps(Ops):
         self._wide = int(dtype == "float64")
         self._numbers: dict[str, int] = _native.kernels
         self._recorded: list[Any] | None = None
-        self.captures = _use_blas()  # the products must be ours to call
+        self.captures = _use_blas()  # a recorded step calls the products without Python
         if self.captures:
             self.no_capture_reason = ""
         else:
             self.no_capture_reason = "SciPy, whose products a recorded step calls, is not installed"
 
     def _run(self, kernel: str, arguments: Any) -> bool:
-        """Run a kernel on (arrays, sizes, scalars); False, with nothing done, where it does not take them."""
+        """Run a kernel on (arrays, sizes, scalars); return False, with no effect, if it does not take them."""
         number = self._numbers.get(kernel)
         if number is None:
             return False
@@ -59,17 +64,17 @@ class NativeOps(Ops):
         return True
 
     def _generic(self, op: str, *arguments: Any) -> Any:
-        """The generic op; what is being recorded cannot be replayed then."""
+        """Run the generic op; a step that is being recorded can then not be replayed."""
         self._recorded = None
         return getattr(super(), op)(*arguments)
 
     # --- capture -----------------------------------------------------------------------------------------------
 
     def capture(self, step: Callable[[], None], tables: tuple[Array, ...]) -> Callable[[int, int], int] | None:
-        """Make a step once, recording it; what makes it again, or None where something in it cannot be replayed.
+        """Run a step once and record it; return a function that replays it, or None if it cannot be replayed.
 
-        `step` works on the first row of each of `tables`. The result, called with (first, count), makes the step for
-        the rows first, first + 1, ... by itself, without Python, and returns how many came to their end.
+        `step` uses the first row of each of `tables`. The function takes (first, count), runs the recorded step for the
+        rows first, first + 1, ..., without Python, and returns how many steps it completed.
         """
         self._recorded = []
         try:
@@ -87,7 +92,7 @@ class NativeOps(Ops):
             self._generic("move", source, target)
 
     def stop_unless_finite(self, value: Array) -> None:
-        """In a step that is being recorded: end the replay here where the value is not finite."""
+        """In a step that is recorded: end the replay here if the value () is not finite."""
         if self._recorded is not None:
             self._recorded.append(
                 (self._numbers["stop_unless_finite"], self._wide, *bound.stop_unless_finite(value=value)))
@@ -207,7 +212,7 @@ class NativeOps(Ops):
 
     def loss_and_gradient(self, loss: Any, z: Array, target: Array, weight: Array | None, dz: Array | None = None,
                           value: Array | None = None) -> tuple[Array, Array]:
-        kernel = vars(type(loss)).get("kernel")  # of the very class: one that extends it may be another formula
+        kernel = vars(type(loss)).get("kernel")  # not inherited: a subclass may have another formula
         shape = z.shape
         if kernel and len(shape) == 2 and z.size:
             rows, cols = shape
@@ -248,7 +253,7 @@ class NativeOps(Ops):
 
 @functools.cache
 def _use_blas() -> bool:
-    """Hand SciPy's BLAS to the library; False where SciPy is not installed."""
+    """Pass SciPy's BLAS to the library; return False if SciPy is not installed."""
     try:
         blas = importlib.import_module("scipy.linalg.cython_blas")
     except ImportError:

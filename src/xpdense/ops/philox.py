@@ -1,9 +1,9 @@
 """Counter-based random bits: Philox4x32-10, in integer array-API calls.
 
-The bits are a pure function of a key and a counter, so they need no state, come out the same on every backend, and
-can be drawn again instead of being kept. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-SC 2011. Words of 32 bits are held in int64, for which every namespace has multiplication and shifts; a product
-that overflows keeps its bits, and the masks below take the right ones.
+The bits are a function of a key and a counter, so they need no state, are the same on every backend, and can be drawn
+again instead of being stored. Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. Words of
+32 bits are stored in int64, for which every namespace has multiplication and shifts; a product that overflows keeps its
+low bits, which the masks select.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOW = 0xFFFFFFFF
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Array, Array, Array, Array]:
-    """Four words of random bits for each counter.
+    """Return four words of random bits for each counter.
 
     Parameters
     ----------
@@ -42,10 +42,14 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Ar
 
 
 def random_words(xp: Any, size: int, step: Array, key: tuple[int, int], device: Any) -> Array:
-    """`size` words of random bits, an int64 array (size,) of values in [0, 2**32).
+    """Return `size` words of random bits, an int64 array (size,) of values in [0, 2**32).
 
     `step` is an int64 array (1,) on the device, the number of the training step. Element i is word i % 4 of the
     counter (i // 4, 0, step % 2**32, step // 2**32).
+
+    >>> import numpy as np
+    >>> random_words(np, 2, np.array([0]), (0, 0), None).tolist()
+    [1713891541, 3781805453]
     """
     blocks = xp.arange((size + 3) // 4, dtype=xp.int64, device=device)  # (blocks,)
     words = philox((blocks & _LOW, blocks >> 32, step & _LOW, step >> 32), key)

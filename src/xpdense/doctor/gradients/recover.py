@@ -1,7 +1,7 @@
-"""What a program's backward pass holds inside, read from the gradients of single rows.
+"""Recovery of each layer's dz from the gradients of single rows.
 
-Of one row the gradient of a layer's weights is the outer product of the layer's input and of dz: known the one, the
-other can be read off, and with it how each layer made its dz of the next one's.
+The gradient of a layer's weights on one row is the outer product of the layer's inputs and dz: with the inputs known,
+dz can be computed, and with it how each layer made its dz from that of the next layer.
 """
 
 from __future__ import annotations
@@ -11,19 +11,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .chain import Link
-from .program import Subject
+from ..program import Subject
 
 
 class Gradients:
-    """A program's gradients at given parameters, whatever its calls leave behind.
+    """A program's gradients at given parameters, independent of what its calls leave behind.
 
     Attributes
     ----------
     accumulated : set of str
-        Tensors of which a second call gives the sum of both; what one call adds is taken.
+        Tensors for which a second call gives the sum of both; the difference between two calls is taken instead.
     unsteady : set of str
-        Those of which it gives something else again.
+        Tensors for which it gives another result.
     moved : set of str
         Parameters that computing the gradients changes.
     """
@@ -56,19 +55,19 @@ class Gradients:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """A layer's dz, as the program has it.
+class Recovered:
+    """A layer's dz, as the program computes it.
 
     Attributes
     ----------
     dz : ndarray (rows, units), optional
-        None where nothing explains the gradients of the weights.
+        None if nothing explains the gradients of the weights.
     how : str
-        Empty where they are inputs ⊗ dz; else words for what they are.
+        What the gradients are if they are not inputs ⊗ dz; empty if they are.
     penalty : float
         The multiple of the weights that is added to them.
-    shape : str
-        "transposed" or "reshaped" where that is what is wrong.
+    transposed : bool
+        Whether they are laid out as (units, inputs), against the weights.
     left : ndarray (rows, inputs)
         What dz is multiplied with.
     """
@@ -76,67 +75,64 @@ class Reading:
     dz: np.ndarray | None
     how: str
     penalty: float
-    shape: str
+    transposed: bool
     left: np.ndarray
 
 
-def read(weights: np.ndarray, matrix: np.ndarray, inputs: np.ndarray, others: Mapping[str, np.ndarray],
-         tolerance: float) -> Reading:
-    """dz of a layer.
+def recover_dz(weights: np.ndarray, matrix: np.ndarray, inputs: np.ndarray, others: Mapping[str, np.ndarray],
+               tolerance: float) -> Recovered:
+    """Recover dz of a layer.
 
     Parameters
     ----------
     weights : ndarray (rows, inputs, units)
-        The gradient of the weights of each row alone.
+        The gradients of the weights, each of a single row.
     matrix : ndarray (inputs, units)
         The weights.
     inputs : ndarray (rows, inputs)
-    others : mapping of words to arrays (rows, inputs)
-        What the program may use in place of the inputs.
+    others : mapping of descriptions to arrays (rows, inputs)
+        What the program may use instead of the inputs.
+    tolerance : float
 
     >>> a, dz = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0, 5.0]])
-    >>> read(a[:, :, None] * dz[:, None, :], np.ones((2, 3)), a, {}, 1e-6).dz.tolist()
+    >>> recover_dz(a[:, :, None] * dz[:, None, :], np.ones((2, 3)), a, {}, 1e-6).dz.tolist()
     [[3.0, 4.0, 5.0]]
     """
-    for shape, g in _shapes(weights):
+    for transposed, g in _layouts(weights):
         for how, left in {"": inputs, **others}.items():
-            if how and shape:
+            if how and transposed:
                 continue
-            for rate in (0.0, _penalty(g, matrix, left)):
-                dz = _factor(g - rate * matrix, left, tolerance)
+            for penalty in (0.0, _penalty(g, matrix, left)):
+                dz = _factor(g - penalty * matrix, left, tolerance)
                 if dz is not None:
-                    return Reading(dz, how or (f"they are {shape}" if shape else ""), rate, shape, left)
-    return Reading(None, "", 0.0, "", inputs)
+                    return Recovered(dz, "they are transposed" if transposed else how, penalty, transposed, left)
+    return Recovered(None, "", 0.0, False, inputs)
 
 
-def _shapes(weights: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+def _layouts(weights: np.ndarray) -> Iterator[tuple[bool, np.ndarray]]:
+    """Yield the gradients as they are, and read as (units, inputs)."""
     rows, inputs, units = weights.shape
-    yield "", weights
+    yield False, weights
     if min(inputs, units) > 1:
-        yield "transposed", weights.transpose(0, 2, 1) if inputs == units else \
+        yield True, weights.transpose(0, 2, 1) if inputs == units else \
             weights.reshape(rows, units, inputs).transpose(0, 2, 1)
 
 
 def _factor(g: np.ndarray, left: np.ndarray, tolerance: float) -> np.ndarray | None:
-    """dz (rows, units) of g = left ⊗ dz, if g is that."""
+    """Return dz (rows, units) of g = left ⊗ dz, or None if g is no such product."""
     square = np.sum(left * left, axis=1)
     dz = np.einsum("ri,riu->ru", left, g) / np.maximum(square, 1e-300)[:, None]
-    off = np.max(np.abs(g - left[:, :, None] * dz[:, None, :]))
-    return dz if off <= tolerance * np.max(np.abs(g)) else None
+    error = np.max(np.abs(g - left[:, :, None] * dz[:, None, :]))
+    return dz if error <= tolerance * np.max(np.abs(g)) else None
 
 
 def _penalty(g: np.ndarray, matrix: np.ndarray, left: np.ndarray) -> float:
-    """The multiple of the weights without which g is the likeliest to be left ⊗ dz."""
+    """Return the multiple of the weights without which g is most nearly left ⊗ dz."""
     unit = left / np.maximum(np.linalg.norm(left, axis=1, keepdims=True), 1e-300)
 
-    def beside(t: np.ndarray) -> np.ndarray:
+    def orthogonal(t: np.ndarray) -> np.ndarray:
         return np.asarray(t - unit[:, :, None] * np.einsum("ri,riu->ru", unit, t)[:, None, :])
 
-    across = beside(np.broadcast_to(matrix, g.shape))
+    across = orthogonal(np.broadcast_to(matrix, g.shape))
     size = float(np.sum(across * across))
-    return float(np.sum(across * beside(g)) / size) if size > 1e-12 else 0.0
-
-
-def rows_of(link: Link, found: list[dict[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients of single rows, of a layer's weights (rows, inputs, units) and of its bias (rows, units)."""
-    return np.stack([link.matrix(g) for g in found]), np.stack([link.vector(g) for g in found])
+    return float(np.sum(across * orthogonal(g)) / size) if size > 1e-12 else 0.0

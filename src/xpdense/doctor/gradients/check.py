@@ -1,4 +1,4 @@
-"""Gradient checks: the gradients that a program computes, against differences of its loss."""
+"""Gradient checks: the gradients that a program computes, compared with differences of its loss."""
 
 from __future__ import annotations
 
@@ -9,36 +9,43 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import host
-from ..data.arrays import prepared
-from ..errors import ParameterError, ShapeError, positive_int
-from ..layers import Layer
-from ..losses import Loss, as_loss
-from ..network import Network
-from ..step import loss_and_gradients
-from .findings import Finding
+from ...backend import host
+from ...data.arrays import prepared
+from ...errors import ParameterError, ShapeError, positive_int
+from ...layers import Layer
+from ...losses import Loss, as_loss
+from ...network import Network
+from ...step import loss_and_gradients
+from ..findings import Finding
+from .classify import classify
 from .probes import Probed, probe, unit_vectors, widened
-from .verdict import judge
 
 
 @dataclass(frozen=True)
 class TensorCheck:
-    """What was found of one tensor.
+    """The check of one tensor's gradient.
 
     Attributes
     ----------
     name : str
     relative_error : float
-        Largest error of a probe, relative to the larger of its two values.
+        The largest error of a probe, relative to the larger of the two values.
     cosine : float
-        Between the two vectors of probes: 1 where they point the same way.
+        Between the vectors of given and measured derivatives: 1 if they have the same direction.
     norm_ratio : float
-        Norm of the given gradient's probes over that of the measured ones.
+        The norm of the given derivatives over that of the measured ones.
     probes, kinks : int
-        How many entries and directions were compared, and how many were left out because the loss has a kink there.
+        The number of entries and directions that were compared, and of those left out at kinks of the loss.
     tolerance : float
+        For the relative error.
     finding : Finding, optional
-        What is wrong with it, first of all.
+        The first one that concerns this tensor.
+
+    Examples
+    --------
+    >>> check = TensorCheck("w", relative_error=0.5, cosine=1.0, norm_ratio=0.5, probes=20, kinks=0, tolerance=1e-5)
+    >>> check.ok
+    False
     """
 
     name: str
@@ -52,20 +59,26 @@ class TensorCheck:
 
     @property
     def ok(self) -> bool:
+        """Whether the gradient was checked and is right."""
         return self.probes > 0 and self.relative_error <= self.tolerance and self.finding is None
 
 
 @dataclass(frozen=True)
 class GradientReport:
-    """The checks of all tensors, and what was found; prints as a table with the findings under it.
+    """The checks of all tensors, and the findings; prints as a table followed by the findings.
 
     Attributes
     ----------
     tensors : tuple of TensorCheck
     findings : tuple of Finding
-        Each once, though it may be that of several tensors.
+        One finding may concern several tensors.
     notes : tuple of str
-        What could not be told, and why.
+        What could not be examined, and why.
+
+    Examples
+    --------
+    >>> GradientReport((TensorCheck("w", 1e-9, 1.0, 1.0, probes=20, kinks=0, tolerance=1e-5),)).ok
+    True
     """
 
     tensors: tuple[TensorCheck, ...]
@@ -74,14 +87,14 @@ class GradientReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every tensor's gradient is right."""
+        """Whether the gradients of all tensors are right."""
         return all(t.ok for t in self.tensors) and not self.findings
 
     def __str__(self) -> str:
         width = max(len(t.name) for t in self.tensors)
         head = f"{'tensor':{width}}  rel. error   cosine  norm ratio  probes  kinks"
         rows = (f"{t.name:{width}}  {t.relative_error:10.2e}  {t.cosine:7.4f}  {t.norm_ratio:10.4g}  "
-                f"{t.probes:6d}  {t.kinks:5d}  {'ok' if t.ok else 'WRONG' if t.probes else 'not seen'}"
+                f"{t.probes:6d}  {t.kinks:5d}  {'ok' if t.ok else 'WRONG' if t.probes else 'not checked'}"
                 for t in self.tensors)
         return "\n".join([head, *rows, *map(str, self.findings), *self.notes])
 
@@ -93,38 +106,42 @@ def check_gradients(loss: Callable[[dict[str, np.ndarray]], float], params: Mapp
     """Compare gradients with differences of the loss, tensor by tensor.
 
     Each tensor is probed at single entries and along random directions, by the five-point formula
-    (f(-2h) - 8 f(-h) + 8 f(h) - f(2h)) / 12h. Where steps of h and of h / 2 disagree, for three lengths of h, the loss
-    has a kink in reach, and the probe is left out and counted.
+    (f(-2h) - 8 f(-h) + 8 f(h) - f(2h)) / 12h. If steps of h and of h / 2 disagree for three lengths of h, the loss has
+    a kink nearby, and the probe is left out and counted.
 
     Parameters
     ----------
     loss : callable
-        `loss(params) -> float` of a dict of NumPy arrays; must not keep or change them. Of float32 parameters it is
-        given float64 ones if it then computes in float64, where differences are exact.
+        `loss(params) -> float` of a dict of NumPy arrays, which it must not keep or change. Float32 parameters are
+        passed as float64 if the loss then computes in float64, where differences are accurate.
     params, grads : mapping of arrays
-        Of equal names and shapes, of any namespace.
+        With equal names and shapes, of any array library.
     tolerance : float, optional
-        For the relative error; default 1e-5 in float64; in float32 1e-3, or 2e-2 where the loss itself is float32.
+        For the relative error. Default: 1e-5 in float64; in float32 1e-3, or 2e-2 if the loss itself is float32.
     entries, directions : int
         Probes per tensor; a smaller tensor is probed at every entry.
     seed : int
+        Of the choice of probes.
     sizes : mapping of names to int, optional
-        Numbers that a forgotten or doubled factor can be, such as {"batch": 569, "features": 30, "outputs": 1}: a
-        gradient that is off by a constant is then told by its name. Those of the tensors' shapes are known without it.
+        Numbers that a missing or doubled factor may be, such as {"batch": 569, "features": 30, "outputs": 1}: a
+        constant factor is then reported by its name. The sizes of the layers are known without it.
     again : callable, optional
-        `again() -> grads` computes the gradients anew at the same parameters. Where it gives others than `grads`,
-        something is left from the first call.
+        `again() -> grads` computes the gradients a second time at the same parameters. If the result differs from
+        `grads`, the program keeps something from the first call.
 
     Returns
     -------
     GradientReport
-        With a Finding for each tensor whose gradient is wrong: what it is, as far as differences of the loss and the
-        other gradients tell. `recognise` tells more, for it runs the program.
+        With a Finding for each wrong gradient, as far as differences of the loss and the other gradients can explain
+        it. `explain_gradients` explains more, because it runs the program.
 
     Raises
     ------
-    ShapeError, ParameterError
+    ParameterError, ShapeError
+        The names, types or shapes of `params` and `grads` do not agree.
 
+    Examples
+    --------
     >>> w = np.array([1.0, 2.0])
     >>> check_gradients(lambda p: float(p["w"] @ p["w"]), {"w": w}, {"w": 2 * w}).ok
     True
@@ -152,7 +169,7 @@ def check_gradients(loss: Callable[[dict[str, np.ndarray]], float], params: Mapp
         limit = tolerance if tolerance is not None else usual
         probed[name] = probe(loss, values, name, given[name], vectors, limit, size, single[name])
     second = None if again is None else {name: np.array(host(g), np.float64) for name, g in again().items()}
-    by_tensor = judge(loss, probed, second, sizes or {}, size)
+    by_tensor = classify(loss, probed, second, sizes or {}, size)
     found = tuple(dict.fromkeys(by_tensor.values()))
     return GradientReport(tuple(_check(p, by_tensor.get(name)) for name, p in probed.items()), found)
 
@@ -171,27 +188,38 @@ def _check(probed: Probed, finding: Finding | None) -> TensorCheck:
 def check_network(network: Network | Sequence[Layer], inputs: int | None = None, *, loss: str | Loss | None = None,
                   x: Any = None, y: Any = None, sample_weight: Any = None, rows: int = 6, backend: str = "numpy",
                   seed: int = 0, **options: Any) -> GradientReport:
-    """Check the gradients of a network, its layers, activations and loss: yours among them.
+    """Check the gradients of a network with its layers, activations and loss, custom ones included.
 
-    A network of the same layers is made in float64, its weights drawn by the seed, and checked in training mode on x
-    and y, which are drawn at random where they are not given.
+    A float64 network with the same layers and random weights is checked in training mode.
 
     Parameters
     ----------
     network : Network or list of Layer
     inputs : int
-        Number of features, where layers are given.
+        Number of features; required if layers are given.
     loss : str or Loss
-        Default: that of the network's last training, else squared_error.
+        Default: the loss of the network's last training, else squared_error.
     x, y, sample_weight : arrays, optional
+        Default: random rows.
     rows : int
-        How many random rows.
+        Number of random rows.
     backend : str
     seed : int
         Of weights and data.
     **options
-        For check_gradients.
+        Passed to check_gradients.
 
+    Returns
+    -------
+    GradientReport
+
+    Raises
+    ------
+    ParameterError
+        Layers are given without `inputs`.
+
+    Examples
+    --------
     >>> from xpdense import Dense
     >>> check_network([Dense(5, "tanh"), Dense(2)], inputs=3, loss="softmax_cross_entropy").ok
     True
@@ -199,7 +227,7 @@ def check_network(network: Network | Sequence[Layer], inputs: int | None = None,
     if isinstance(network, Network):
         copy = Network(network.layers, network.inputs, backend, "float64", seed)
     elif inputs is None:
-        raise ParameterError("check_network needs inputs=, the number of features, where it is given layers")
+        raise ParameterError("check_network needs inputs=, the number of features, if it is given layers")
     else:
         copy = Network(network, inputs, backend, "float64", seed)
     chosen = as_loss(loss or getattr(network, "loss", None) or "squared_error")

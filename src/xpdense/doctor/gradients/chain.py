@@ -1,4 +1,4 @@
-"""Weights and biases by their names and shapes: which belong together, and in which order a forward pass uses them."""
+"""Dense layers, found from the names and shapes of weights and biases."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _TOKEN = re.compile(rf"(?<![a-z])(?:{_WORDS})(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
-class Link:
-    """A dense layer: the names of its parameters, and how its weights lie.
+class DenseLayer:
+    """The names of a dense layer's parameters, and the layout of its weights.
 
     Attributes
     ----------
@@ -24,6 +24,10 @@ class Link:
     inputs, units : int
     transposed : bool
         Whether the weights have the shape (units, inputs).
+
+    >>> layer = DenseLayer("W1", "b1", inputs=3, units=2, transposed=True)
+    >>> layer.names, layer.matrix({"W1": np.zeros((2, 3))}).shape
+    ('W1, b1', (3, 2))
     """
 
     weight: str
@@ -34,25 +38,30 @@ class Link:
 
     @property
     def names(self) -> str:
+        """The names of the parameters, separated by a comma."""
         return self.weight if self.bias is None else f"{self.weight}, {self.bias}"
 
     def matrix(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Its weights, or their gradient, as (inputs, units) in float64."""
+        """Return the weights, or their gradient, as (inputs, units) in float64."""
         value = np.asarray(arrays[self.weight], np.float64)
         return value.T if self.transposed else value
 
     def vector(self, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Its bias, or that one's gradient, as (units,) in float64; zeros where it has none."""
+        """Return the bias, or its gradient, as (units,) in float64; zeros for a layer without a bias."""
         if self.bias is None:
             return np.zeros(self.units)
         return np.asarray(arrays[self.bias], np.float64).reshape(-1)
 
+    def as_weight(self, matrix: np.ndarray) -> np.ndarray:
+        """Return a matrix (inputs, units) in the layout of the weights."""
+        return matrix.T if self.transposed else matrix
 
-def chains(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[Link, ...]]:
-    """The ways in which the tensors can be a chain of dense layers, the likeliest first.
 
-    The order is that of the names in the mapping, that of the numbers in the names, or either backwards; shapes must
-    chain, as (inputs, units) or as (units, inputs), and every tensor must have its place.
+def chains(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[DenseLayer, ...]]:
+    """Find the ways in which tensors can form a chain of dense layers, the most likely first.
+
+    Tried are the order of the names in the mapping, the order of the numbers in the names, and both reversed. The
+    shapes of consecutive weights must fit, as (inputs, units) or as (units, inputs), and every tensor must be used.
 
     Parameters
     ----------
@@ -60,10 +69,10 @@ def chains(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[Link, ...]]:
 
     Returns
     -------
-    list of tuples of Link
-        Empty where the tensors are no such chain.
+    list of tuples of DenseLayer
+        Empty if the tensors do not form a chain.
 
-    >>> [link.names for link in chains({"b1": (4,), "W1": (3, 4), "W2": (4, 1), "b2": (1,)})[0]]
+    >>> [layer.names for layer in chains({"b1": (4,), "W1": (3, 4), "W2": (4, 1), "b2": (1,)})[0]]
     ['W1, b1', 'W2, b2']
     >>> chains({"0.weight": (4, 3), "0.bias": (4,), "1.weight": (1, 4), "1.bias": (1,)})[0][0].transposed
     True
@@ -72,13 +81,8 @@ def chains(shapes: Mapping[str, tuple[int, ...]]) -> list[tuple[Link, ...]]:
     vectors = [name for name in shapes if name not in matrices]
     if not matrices or len(vectors) > len(matrices) or any(_size(shapes[v]) is None for v in vectors):
         return []
-    found: list[tuple[Link, ...]] = []
-    for order in _orders(matrices):
-        for transposed in (False, True):
-            chain = _chain(shapes, order, vectors, transposed)
-            if chain and chain not in found:
-                found.append(chain)
-    return found
+    found = (_chain(shapes, order, vectors, transposed) for order in _orders(matrices) for transposed in (False, True))
+    return list(dict.fromkeys(chain for chain in found if chain))
 
 
 def _is_bias(name: str, shape: tuple[int, ...]) -> bool:
@@ -87,7 +91,7 @@ def _is_bias(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def _size(shape: tuple[int, ...]) -> int | None:
-    """The units of a bias of shape (units,), (1, units) or (units, 1)."""
+    """Return the units of a bias of shape (units,), (1, units) or (units, 1)."""
     return int(np.prod(shape)) if len(shape) == 1 or (len(shape) == 2 and 1 in shape) else None
 
 
@@ -97,21 +101,22 @@ def _orders(names: list[str]) -> Iterator[list[str]]:
 
 
 def _key(name: str) -> str:
-    """What a weight's name and its bias's have in common: the name without the word for either."""
+    """Remove the word for weight or bias, so that the names of a layer's weights and bias become equal."""
     return _TOKEN.sub("", name.replace("_", " "), count=1).strip(" .").lower()
 
 
 def _chain(shapes: Mapping[str, tuple[int, ...]], order: list[str], vectors: list[str],
-           transposed: bool) -> tuple[Link, ...]:
-    ends = [(shapes[name][transposed], shapes[name][not transposed]) for name in order]
-    if any(a[1] != b[0] for a, b in itertools.pairwise(ends)):
+           transposed: bool) -> tuple[DenseLayer, ...]:
+    sizes = [(shapes[name][transposed], shapes[name][not transposed]) for name in order]  # (inputs, units)
+    if any(a[1] != b[0] for a, b in itertools.pairwise(sizes)):
         return ()
     by_key = {_key(name): name for name in vectors}
     biases = [by_key.get(_key(name)) for name in order]
-    if len(vectors) == len(order) and None in biases:  # names that say nothing: by their place
+    if len(vectors) == len(order) and None in biases:  # the names do not match: pair them by position
         biases = list(vectors)
     if sum(b is not None for b in biases) != len(vectors):
         return ()
-    if any(b is not None and _size(shapes[b]) != end[1] for b, end in zip(biases, ends, strict=True)):
+    if any(b is not None and _size(shapes[b]) != size[1] for b, size in zip(biases, sizes, strict=True)):
         return ()
-    return tuple(Link(name, bias, *end, transposed) for name, bias, end in zip(order, biases, ends, strict=True))
+    return tuple(DenseLayer(name, bias, *size, transposed)
+                 for name, bias, size in zip(order, biases, sizes, strict=True))

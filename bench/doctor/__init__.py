@@ -1,0 +1,1 @@
+"""The benchmark of the network doctor: `run` and `watching` are its programs."""
