@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -25,20 +25,6 @@ from ..network import Network
 from ..optimizers import Optimizer, OptimizerState
 
 NAMES = ("params", "predict", "loss", "gradients", "step")
-
-
-class Program(Protocol):
-    """A training program, as this module describes it."""
-
-    params: Mapping[str, Array]
-
-    def predict(self, X: Any) -> Array: ...
-
-    def loss(self, X: Any, y: Any) -> float: ...
-
-    def gradients(self, X: Any, y: Any) -> Mapping[str, Array]: ...
-
-    def step(self, X: Any, y: Any) -> None: ...
 
 
 class Subject:
