@@ -220,9 +220,9 @@ def test_what_is_wrong_with_a_program_is_named(cause):
     assert 0.5 < finding.confidence <= 1.0
 
 
-def test_what_looks_odd_and_does_no_harm_is_acquitted():
+def test_what_looks_odd_and_does_no_harm_is_ruled_out():
     x, y = rows("digits")
-    assert np.any((x.std(axis=0) > 0) & (x.std(axis=0) < 0.3))  # of the first 700 rows: it is suspected
+    assert np.any((x.std(axis=0) > 0) & (x.std(axis=0) < 0.3))  # of the first 700 rows: it is a candidate
     found = xd.diagnose(Hand(DIGITS, rate=100.0), x, y, epochs=20)
     assert causes(found) == ["learning_rate_too_high"]
 

@@ -551,7 +551,7 @@ def test_a_wrong_column_is_named() -> None:
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("rate", [0.01, 0.0001])
 @pytest.mark.parametrize("fault", ["", "missing", "bias of the output"])
-def test_a_program_whose_loss_has_a_penalty_is_seen_into(fault: str, rate: float, dtype: str) -> None:
+def test_a_program_whose_loss_has_a_penalty_is_reconstructed(fault: str, rate: float, dtype: str) -> None:
     class Penalised(HandNetwork):
         def loss(self, x: np.ndarray, y: np.ndarray, params: dict[str, np.ndarray] | None = None) -> float:
             p = self.params if params is None else params
@@ -578,7 +578,7 @@ def test_a_penalty_in_the_loss_alone_is_named() -> None:
         assert all("penalty" in f.evidence for f in report.findings)
 
 
-def test_a_program_that_cannot_be_seen_into_says_so() -> None:
+def test_a_program_that_cannot_be_reconstructed_says_so() -> None:
     class Odd(HandNetwork):
         def forward(self, x: np.ndarray, params: dict[str, np.ndarray] | None = None) -> tuple[list[Any], list[Any]]:
             return super().forward(np.sin(3 * x), params)
@@ -636,7 +636,7 @@ def test_a_clip_that_does_no_harm_is_named_only_where_it_shows() -> None:
 
 @pytest.mark.parametrize("loss", ["softmax_cross_entropy", "binary_cross_entropy", "squared_error", "absolute_error"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_a_network_of_this_package_is_seen_into_and_is_right(loss: str, dtype: str) -> None:
+def test_a_network_of_this_package_is_reconstructed_and_is_right(loss: str, dtype: str) -> None:
     network = Network([xd.Dense(6, "gelu"), xd.Dense(3)], 4, "numpy", dtype, 0)
     rng, chosen = np.random.default_rng(0), as_loss(loss)
     program = NetworkProgram(network, chosen, xd.SGD(0.1))

@@ -11,7 +11,6 @@ import numpy as np
 
 from ..layers import Dropout
 from ..network import Network
-from ..optimizers import Optimizer
 from ..schedules import Constant, Schedule
 from . import advice
 from .architecture import Architecture
@@ -44,6 +43,12 @@ class Candidate:
     proven: bool = False
 
 
+def candidate(cause: str, where: str, evidence: str, fix: str, confidence: float, cure: Cure | None,
+              change: dict[str, Any] | None = None, proven: bool = False) -> Candidate:
+    """Return a candidate with a finding of these fields."""
+    return Candidate(Finding(cause, where, evidence, None, None, fix, confidence, change or {}), cure, proven)
+
+
 def cured(setting: Setting, chosen: Iterable[Candidate]) -> Setting:
     """Return the setting without the causes of these candidates, as far as they can be removed."""
     for one in chosen:
@@ -68,12 +73,7 @@ def nonfinite(setting: Setting) -> Candidate | None:
     rows, columns = np.flatnonzero(bad.any(axis=1) | target), np.flatnonzero(bad.any(axis=0))
     if not len(rows):
         return None
-    what = f"{int(bad.sum()) + int(target.sum())} values in {len(rows)} of {len(bad)} rows are NaN or infinite."
-    where = ", ".join([*(["column " + _listed(columns)] if len(columns) else []), *(["y"] if target.any() else [])])
     by_column = len(rows) > len(bad) // 2 and not target.any()
-
-    def drop_columns(s: Setting) -> Setting:
-        return replace(s, x=np.where(np.isin(np.arange(s.x.shape[1]), columns), 0.0, s.x).astype(s.x.dtype))
 
     def drop_rows(s: Setting) -> Setting:
         usable = s.mask().copy()
@@ -82,10 +82,12 @@ def nonfinite(setting: Setting) -> Candidate | None:
         if target.any():
             y[target] = y[~target][0]
         return replace(s, x=np.where(bad, 0.0, s.x).astype(s.x.dtype), y=y, usable=usable)
-    change = {"drop_columns": columns.tolist()} if by_column else {"drop_rows": rows.tolist()}
-    fix = f"Leave the {'columns' if by_column else 'rows'} out, or fill missing values with the column's median."
-    return Candidate(Finding("nonfinite_input", where, what, fix=fix, change=change),
-                     drop_columns if by_column else drop_rows, True)
+    return candidate(
+        "nonfinite_input", ", ".join(["column " + _listed(columns)] * (len(columns) > 0) + ["y"] * bool(target.any())),
+        f"{len(rows)} of {len(bad)} rows have NaN or infinite values, {int(bad.sum()) + int(target.sum())} in all.",
+        f"Leave the {'columns' if by_column else 'rows'} out, or fill missing values with the column's median.", 1.0,
+        _without_columns(columns) if by_column else drop_rows,
+        {"drop_columns": columns.tolist()} if by_column else {"drop_rows": rows.tolist()}, proven=True)
 
 
 def overflowing(setting: Setting) -> Candidate | None:
@@ -93,14 +95,17 @@ def overflowing(setting: Setting) -> Candidate | None:
     columns = np.flatnonzero(np.abs(setting.x).max(axis=0) > 1e30)
     if not len(columns):
         return None
-    largest = float(np.abs(setting.x).max())
-    return Candidate(
-        Finding("features_unscaled", f"column {_listed(columns)}", f"Values reach {largest:.3g}: products with them "
-                "overflow.", fix=advice.STANDARDISE, change={"standardise": "X"}), _standardise, True)
+    return candidate("features_unscaled", f"column {_listed(columns)}", f"Values reach {np.abs(setting.x).max():.3g}: "
+                     "products with them overflow.", advice.STANDARDISE, 1.0, _standardise, {"standardise": "X"}, True)
 
 
 def _standardise(s: Setting) -> Setting:
     return replace(s, x=standardised(s.x, s.usable))
+
+
+def _without_columns(columns: np.ndarray) -> Cure:
+    """Return a cure that sets columns to 0."""
+    return lambda s: replace(s, x=np.where(np.isin(np.arange(s.x.shape[1]), columns), 0.0, s.x).astype(s.x.dtype))
 
 
 def _usable(setting: Setting) -> np.ndarray:
@@ -113,14 +118,9 @@ def _constant(setting: Setting) -> Candidate | None:
     if not len(large) or len(large) == x.shape[1]:
         return None
     value = float(np.max(np.abs(x[0][large])))
-
-    def cure(s: Setting) -> Setting:
-        keep = ~np.isin(np.arange(s.x.shape[1]), large)
-        return replace(s, x=(s.x * keep).astype(s.x.dtype))
-    return Candidate(
-        Finding("constant_feature", f"column {_listed(large)}", f"The value is {value:.4g} in every row: the column "
-                f"acts as a bias whose gradient is {value:.4g} times as large.", fix="Leave the column out.",
-                confidence=0.9, change={"drop_columns": large.tolist()}), cure)
+    return candidate("constant_feature", f"column {_listed(large)}", f"The value is {value:.4g} in every row: the "
+                     f"column acts as a bias whose gradient is {value:.4g} times as large.", "Leave the column out.",
+                     0.9, _without_columns(large), {"drop_columns": large.tolist()})
 
 
 def _unscaled(setting: Setting) -> Candidate | None:
@@ -134,11 +134,10 @@ def _unscaled(setting: Setting) -> Candidate | None:
     if not odd.any():
         return None
     worst = int(np.argmax(np.abs(np.log(size)) + np.log(size / std)))
-    return Candidate(
-        Finding("features_unscaled", f"column {_listed(numbers[odd])}", f"{int(odd.sum())} of {x.shape[1]} columns are "
-                f"far from mean 0 and standard deviation 1: column {numbers[worst]} has mean "
-                f"{x[:, numbers[worst]].mean():.4g} and standard deviation {std[worst]:.4g}.", fix=advice.STANDARDISE,
-                confidence=0.9, change={"standardise": "X"}), _standardise)
+    return candidate("features_unscaled", f"column {_listed(numbers[odd])}", f"{int(odd.sum())} of {x.shape[1]} "
+                     f"columns are far from mean 0 and standard deviation 1: column {numbers[worst]} has mean "
+                     f"{x[:, numbers[worst]].mean():.4g} and standard deviation {std[worst]:.4g}.", advice.STANDARDISE,
+                     0.9, _standardise, {"standardise": "X"})
 
 
 def _unscaled_target(setting: Setting, task: Task) -> Candidate | None:
@@ -153,11 +152,9 @@ def _unscaled_target(setting: Setting, task: Task) -> Candidate | None:
         y = np.asarray(s.y, np.float64).reshape(len(s.y), -1)
         kind = s.y.dtype if s.y.dtype.kind == "f" else np.float64
         return replace(s, y=((y - mean) / scale).reshape(s.y.shape).astype(kind), offset=mean, scale=scale)
-    return Candidate(
-        Finding("target_unscaled", "y", f"Its mean is {mean[0]:.4g} and its standard deviation {std[0]:.4g}, while "
-                "initial predictions are near 0 and updates are proportional to the error.",
-                fix="Standardise the target, and scale predictions back.", confidence=0.9,
-                change={"standardise": "y"}), cure)
+    return candidate("target_unscaled", "y", f"Its mean is {mean[0]:.4g} and its standard deviation {std[0]:.4g}, "
+                     "while initial predictions are near 0 and updates are proportional to the error.",
+                     "Standardise the target, and scale predictions back.", 0.9, cure, {"standardise": "y"})
 
 
 def imbalance(setting: Setting, task: Task) -> Candidate | None:
@@ -168,12 +165,9 @@ def imbalance(setting: Setting, task: Task) -> Candidate | None:
     counts = counts[counts > 0]
     if len(counts) < 2 or counts.min() * len(counts) > 0.4 * counts.sum():
         return None
-    return Candidate(
-        Finding("class_imbalance", "y", f"The rarest class has {counts.min()} of {counts.sum()} rows, the most "
-                f"frequent {counts.max()}.",
-                fix="Weight the classes (class_weight='balanced'), or draw them equally often.", confidence=0.85,
-                change={"balance": True}),
-        lambda s: replace(s, balance=True))
+    return candidate("class_imbalance", "y", f"The rarest class has {counts.min()} of {counts.sum()} rows, the most "
+                     f"frequent {counts.max()}.", "Weight the classes (class_weight='balanced'), or draw them equally "
+                     "often.", 0.85, lambda s: replace(s, balance=True), {"balance": True})
 
 
 def _order(setting: Setting, task: Task) -> Candidate | None:
@@ -185,21 +179,18 @@ def _order(setting: Setting, task: Task) -> Candidate | None:
     expected = float(np.sum(frequencies * frequencies))
     if same < expected + 0.5 * (1.0 - expected):
         return None
-    return Candidate(
-        Finding("not_shuffled", "order of the rows", f"{same:.0%} of neighbouring rows have the same class, and in "
-                f"random order {expected:.0%}: a batch is not representative of the data.",
-                fix="Shuffle the rows in each epoch.", confidence=0.95, change={"shuffle": True}),
-        lambda s: replace(s, shuffle=True))
+    return candidate("not_shuffled", "order of the rows", f"{same:.0%} of neighbouring rows have the same class, and "
+                     f"in random order {expected:.0%}: a batch is not representative of the data.",
+                     "Shuffle the rows in each epoch.", 0.95, lambda s: replace(s, shuffle=True), {"shuffle": True})
 
 
 def _small_batch(setting: Setting) -> Candidate | None:
-    if setting.batch_size > 4 or len(setting.x) < 100:
+    size = setting.batch_size
+    if size > 4 or len(setting.x) < 100:
         return None
-    return Candidate(
-        Finding("batch_too_small", "batch", f"A batch has {setting.batch_size} "
-                f"row{'s' if setting.batch_size > 1 else ''}: its gradient is mostly noise.",
-                fix="Use batches of 32 rows.", confidence=0.85, change={"batch_size": 32}),
-        lambda s: replace(s, batch_size=32))
+    return candidate("batch_too_small", "batch", f"A batch has {size} row{'s' if size > 1 else ''}: its gradient is "
+                     "mostly noise.", "Use batches of 32 rows.", 0.85, lambda s: replace(s, batch_size=32),
+                     {"batch_size": 32})
 
 
 # --- initial weights -----------------------------------------------------------------------------------------------
@@ -219,34 +210,31 @@ def weight_candidates(setting: Setting, architecture: Architecture) -> list[Cand
     for cause, names in (("init_too_large", large), ("init_too_small", small)):
         if names:
             ratios = ", ".join(f"{scales[n]:.3g}" for n in names)
-            found.append(Candidate(
-                Finding(cause, ", ".join(names), f"The weights are {ratios} times the size that preserves the size of "
-                        "the signal.", fix=advice.INITIALIZE, confidence=0.95, change={"redraw": names}),
-                _redraw(architecture, names)))
+            found.append(candidate(cause, ", ".join(names), f"The weights are {ratios} times the size that preserves "
+                                   "the size of the signal.", advice.INITIALIZE, 0.95, _redraw(architecture, names),
+                                   {"redraw": names}))
     if not large and not small and len(hidden) > 2:
         gains = [scales[layer.weight] / (2.0 if architecture.rectifies(layer) else 1.0) ** 0.5 for layer in hidden]
         total, names = float(np.prod(gains)), [layer.weight for layer in hidden]
         if total > 20.0 or total < 0.05:
-            found.append(Candidate(
-                Finding("gradient_exploding" if total > 1 else "gradient_vanishing", ", ".join(names),
-                        f"The layers change the size of signals, and of gradients on the way back, by "
-                        f"{', '.join(f'{g:.2g}' for g in gains)}: {total:.3g} times in all.",
-                        fix=f"{advice.INITIALIZE} Or normalise between layers.", confidence=0.9,
-                        change={"redraw": names}), _redraw(architecture, names)))
+            found.append(candidate(
+                "gradient_exploding" if total > 1 else "gradient_vanishing", ", ".join(names), "The layers change the "
+                "size of signals, and of gradients on the way back, by "
+                f"{', '.join(f'{g:.2g}' for g in gains)}: {total:.3g} times in all.",
+                f"{advice.INITIALIZE} Or normalise between layers.", 0.9, _redraw(architecture, names),
+                {"redraw": names}))
     if any(layer.weight in same for layer in hidden):  # the last layer alone may well start at zero
-        found.append(Candidate(
-            Finding("init_symmetric", ", ".join(same), "All units of the layer have the same weights: they get the "
-                    "same gradients and stay equal.", fix="Draw the weights at random.", confidence=0.97,
-                    change={"redraw": same}), _redraw(architecture, same)))
+        found.append(candidate("init_symmetric", ", ".join(same), "All units of the layer have the same weights: they "
+                               "get the same gradients and stay equal.", "Draw the weights at random.", 0.97,
+                               _redraw(architecture, same), {"redraw": same}))
     inactive = architecture.inactive_units(setting.subject, setting.x[setting.mask()], setting.y[setting.mask()])
 
     def inactive_units(at: list[DenseLayer], where: list[str], what: str, fix: str, key: str, cure: Cure) -> Candidate:
         dead = architecture.rectifies(at[0])
         fraction = max((inactive.get(layer.weight, 0.0) for layer in at), default=0.0)
         state = "give no gradient for any row" if dead else "are saturated"
-        return Candidate(Finding("dead_relu" if dead else "saturated_units", ", ".join(where),
-                                 f"{what}: {fraction:.0%} of the units {state}.", fix=fix, confidence=0.9,
-                                 change={key: where}), cure)
+        return candidate("dead_relu" if dead else "saturated_units", ", ".join(where),
+                         f"{what}: {fraction:.0%} of the units {state}.", fix, 0.9, cure, {key: where})
     offsets = [layer for layer in hidden if layer.bias is not None and np.abs(layer.vector(params)).mean() > 1.5]
     if offsets:
         names = [layer.bias for layer in offsets if layer.bias is not None]
@@ -307,25 +295,17 @@ def _of_network(program: NetworkProgram, least: float) -> list[Candidate]:
     layers = [(name, layer) for name, layer in program.network.named_layers()
               if isinstance(layer, Dropout) and layer.rate > least]
     if layers:
-        def without(s: Setting) -> Setting:
-            network = with_layers(s.subject.program.network, lambda layer: Dropout(0.0) if isinstance(layer, Dropout)
-                                  else layer)
-            return with_parts(s, network=network)
         rates = ", ".join(f"{layer.rate:g}" for _, layer in layers)
-        found.append(Candidate(
-            Finding("dropout_too_strong", ", ".join(name for name, _ in layers), f"The layer drops {rates} of the "
-                    "units in each step.", fix="Use a rate of 0.2, or remove the layer.", confidence=0.9,
-                    change={"dropout": 0.0}), without))
+        found.append(candidate(
+            "dropout_too_strong", ", ".join(name for name, _ in layers), f"The layer drops {rates} of the units in "
+            "each step.", "Use a rate of 0.2, or remove the layer.", 0.9, lambda s: with_layers(
+                s, lambda layer: Dropout(0.0) if isinstance(layer, Dropout) else layer), {"dropout": 0.0}))
     decay = program.optimizer.weight_decay + program.optimizer.penalty
     if decay > 1e-4:
-        def undecayed(s: Setting) -> Setting:
-            other = s.subject.copy().program.optimizer
-            other.weight_decay = other.penalty = other.reported_penalty = 0.0
-            return with_parts(s, optimizer=other)
-        found.append(Candidate(
-            Finding("weight_decay_too_strong", "optimizer", f"Weight decay and L2 penalty together are {decay:g}.",
-                    fix="Use a tenth or a hundredth of it, or 0.", confidence=0.9, change={"weight_decay": 0.0}),
-            undecayed))
+        found.append(candidate(
+            "weight_decay_too_strong", "optimizer", f"Weight decay and L2 penalty together are {decay:g}.",
+            "Use a tenth or a hundredth of it, or 0.", 0.9, lambda s: _with_optimizer(
+                s, weight_decay=0.0, penalty=0.0, reported_penalty=0.0), {"weight_decay": 0.0}))
     return found
 
 
@@ -340,9 +320,8 @@ def _of_attributes(program: Any, least: float) -> list[Candidate]:
                     subject = s.subject.copy()
                     setattr(subject.program, name, 0.0)
                     return replace(s, subject=subject)
-                found.append(Candidate(
-                    Finding(f"{key}_too_strong", name, f"Its value is {float(value):g}.",
-                            fix=f"Use a much smaller {name}, or 0.", confidence=0.9, change={key: 0.0}), cure))
+                found.append(candidate(f"{key}_too_strong", name, f"Its value is {float(value):g}.",
+                                       f"Use a much smaller {name}, or 0.", 0.9, cure, {key: 0.0}))
     return found
 
 
@@ -354,8 +333,12 @@ def _attributes(program: Any) -> dict[str, Any]:
     return dict(sorted((found | getattr(program, "__dict__", {})).items()))
 
 
-def with_layers(network: Network, change: Callable[[Any], Any], keep: bool = True) -> Network:
-    """Return a network with changed layers; with `keep`, parameters of unchanged shape keep their values."""
+def with_layers(setting: Setting, change: Callable[[Any], Any], keep: bool = True) -> Setting:
+    """Return the setting of a network of this package with changed layers.
+
+    With `keep`, parameters of unchanged shape keep their values.
+    """
+    network = setting.subject.program.network
     other = Network([change(layer) for layer in network.layers], network.inputs, network.backend.name, network.dtype,
                     network.seed, network.precision, network.ops_wanted)
     values = network.arena.to_host()
@@ -363,14 +346,16 @@ def with_layers(network: Network, change: Callable[[Any], Any], keep: bool = Tru
         if keep and name in values and values[name].shape == parameter.shape:
             other.arena.write(name, values[name])
     other.arena.refresh()
-    return other
-
-
-def with_parts(setting: Setting, network: Network | None = None, optimizer: Optimizer | None = None) -> Setting:
-    """Return the setting of a network of this package with another network or optimizer."""
     old = setting.subject.program
-    made = NetworkProgram(network or old.network, old.chosen, optimizer or old.optimizer, old.total)
-    return replace(setting, subject=Subject(made))
+    return replace(setting, subject=Subject(NetworkProgram(other, old.chosen, old.optimizer, old.total)))
+
+
+def _with_optimizer(setting: Setting, **attributes: Any) -> Setting:
+    """Return the setting of a network of this package with changed attributes of its optimizer."""
+    old, optimizer = setting.subject.program, setting.subject.copy().program.optimizer
+    for name, value in attributes.items():
+        setattr(optimizer, name, value)
+    return replace(setting, subject=Subject(NetworkProgram(old.network, old.chosen, optimizer, old.total)))
 
 
 # --- precision -----------------------------------------------------------------------------------------------------
@@ -391,9 +376,8 @@ def precision_candidates(setting: Setting) -> list[Candidate]:
                 setattr(subject.program, name, type(value)("float64") if not isinstance(value, type) else np.float64)
         x = s.x.astype(np.float64) if s.x.dtype.itemsize < 4 else s.x
         return replace(s, subject=subject, x=x)
-    return [Candidate(Finding("precision_underflow", ", ".join(half), "It is computed in 16 bits: numbers below 6e-8 "
-                              "become zero, above 65504 infinite.", fix="Compute in float32 or float64.",
-                              confidence=0.9, change={"dtype": "float64"}), cure)]
+    return [candidate("precision_underflow", ", ".join(half), "It is computed in 16 bits: numbers below 6e-8 become "
+                      "zero, above 65504 infinite.", "Compute in float32 or float64.", 0.9, cure, {"dtype": "float64"})]
 
 
 # --- updates -------------------------------------------------------------------------------------------------------
@@ -407,15 +391,13 @@ def learning_rate(factor: float) -> Candidate:
         return {n: before[n] + (factor * (after[n] - before[n])).astype(before[n].dtype, copy=False) for n in before}
 
     def cure(s: Setting) -> Setting:
-        if not isinstance(s.subject.program, NetworkProgram):
+        program = s.subject.program
+        if not isinstance(program, NetworkProgram):
             return replace(s, updates=(*s.updates, update))
-        optimizer = s.subject.copy().program.optimizer
-        optimizer.learning_rate = _Scaled(optimizer.learning_rate, factor)
-        return with_parts(s, optimizer=optimizer)
-    return Candidate(
-        Finding("learning_rate_too_high" if factor < 1.0 else "learning_rate_too_low", "learning rate",
-                f"It learns with updates of {factor:g} times the size.", fix=f"Use {factor:g} times the learning rate.",
-                confidence=0.9, change={"learning_rate_factor": factor}), cure)
+        return _with_optimizer(s, learning_rate=_Scaled(program.optimizer.learning_rate, factor))
+    return candidate("learning_rate_too_high" if factor < 1.0 else "learning_rate_too_low", "learning rate",
+                     f"It learns with updates of {factor:g} times the size.", f"Use {factor:g} times the "
+                     "learning rate.", 0.9, cure, {"learning_rate_factor": factor})
 
 
 class _Scaled(Schedule):
@@ -436,9 +418,7 @@ def held_rate(setting: Setting, start: Subject, trained: Subject) -> list[Candid
         first, later = float(schedule(0, program.total)), float(schedule(program.total // 5, program.total))
 
         def cure(s: Setting) -> Setting:
-            optimizer = s.subject.copy().program.optimizer
-            optimizer.learning_rate = Constant(first)
-            return with_parts(s, optimizer=optimizer)
+            return _with_optimizer(s, learning_rate=Constant(first))
     else:
         first, later = (_relative_update(setting, subject.copy()) for subject in (start, trained))
 
@@ -452,11 +432,10 @@ def held_rate(setting: Setting, start: Subject, trained: Subject) -> list[Candid
             return replace(s, updates=(*s.updates, update))
     if not later < 0.05 * first or not np.isfinite([first, later]).all():
         return []
-    return [Candidate(
-        Finding("plateau", "learning rate", "The loss stops falling because the updates shrink: relative to the "
-                f"gradient they fall to {later / first:.2g} of their initial size.",
-                fix="Keep the learning rate for longer, or let it fall to no less than a tenth.", confidence=0.85,
-                change={"hold_rate": True} if isinstance(program, NetworkProgram) else {}), cure)]
+    return [candidate("plateau", "learning rate", "The loss stops falling because the updates shrink: relative to the "
+                      f"gradient they fall to {later / first:.2g} of their initial size.", "Keep the learning rate for "
+                      "longer, or let it fall to no less than a tenth.", 0.85, cure,
+                      {"hold_rate": True} if isinstance(program, NetworkProgram) else None)]
 
 
 def _relative_update(setting: Setting, subject: Subject) -> float:

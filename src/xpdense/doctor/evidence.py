@@ -10,8 +10,7 @@ import numpy as np
 
 from ..losses import AbsoluteError, Quantile
 from .architecture import Architecture, architecture_of
-from .candidates import Candidate, Cure, cured, hyperparameter_candidates, nonfinite, overflowing
-from .findings import Finding
+from .candidates import Candidate, Cure, candidate, cured, hyperparameter_candidates, nonfinite, overflowing
 from .gradients.check import GradientReport
 from .gradients.explain import explain
 from .gradients.reconstruct import Reconstruction, as_targets, reconstruct
@@ -84,8 +83,8 @@ def examine(setting: Setting, seed: int) -> Evidence:
     net: Reconstruction | str | None = None
     report: GradientReport | None = None
     if not np.ptp(task.truth[setting.mask()]):
-        setting = without(Candidate(Finding("single_class", "y", "All rows have the same target: there is nothing to "
-                                            "learn.", fix="Give rows of every class."), None, True))
+        setting = without(candidate("single_class", "y", "All rows have the same target: there is nothing to learn.",
+                                    "Give rows of every class.", 1.0, None, proven=True))
     elif _has_gradients(setting, seed, notes):
         net = _reconstructed(setting, seed)
         if outputs is not None:
@@ -204,5 +203,5 @@ def _frozen(setting: Setting, seed: int) -> Candidate | None:
              and np.array_equal(before[n], after[n])]
     if not still or len(still) == len(before):
         return None
-    return Candidate(Finding("parameter_frozen", ", ".join(still), "A step does not change it, although it has a "
-                             "gradient.", fix="Update it in step().", confidence=0.97), None, True)
+    return candidate("parameter_frozen", ", ".join(still), "A step does not change it, although it has a gradient.",
+                     "Update it in step().", 0.97, None, proven=True)

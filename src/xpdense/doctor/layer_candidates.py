@@ -12,8 +12,7 @@ from ..losses import AbsoluteError, BinaryCrossEntropy, Loss, SoftmaxCrossEntrop
 from ..network import Network
 from ..optimizers import SGD
 from .architecture import architecture_of, initial_gradients
-from .candidates import Candidate, Cure, with_layers, with_parts
-from .findings import Finding
+from .candidates import Candidate, Cure, candidate, with_layers
 from .gradients.reconstruct import Reconstruction, as_targets, draw_parameters
 from .program import NetworkProgram, Subject
 from .trial import Params, Setting
@@ -74,37 +73,34 @@ def layer_candidates(setting: Setting) -> list[Candidate]:
     hidden = [layer for layer in network.layers[:-1] if isinstance(layer, Dense)]
     names = [layer._activation.name for layer in hidden]
     if names and set(names) == {"identity"}:
-        found.append(Candidate(
-            Finding("no_nonlinearity", ", ".join(layer.weight for layer in chain[:-1]), "No hidden layer has an "
-                    "activation: the network is a linear model.", fix="Give hidden layers an activation such as relu.",
-                    confidence=0.95, change={"activation": "relu"}),
-            _with_hidden(lambda layer: Dense(layer.units, "relu"))))
+        found.append(candidate(
+            "no_nonlinearity", ", ".join(layer.weight for layer in chain[:-1]), "No hidden layer has an activation: "
+            "the network is a linear model.", "Give hidden layers an activation such as relu.", 0.95,
+            _with_hidden(lambda layer: Dense(layer.units, "relu")), {"activation": "relu"}))
     narrow = [layer for layer in chain[:-1] if layer.units <= 4]
     if narrow:
         units = ", ".join(str(layer.units) for layer in narrow)
-        found.append(Candidate(
-            Finding("capacity_too_small", ", ".join(layer.weight for layer in narrow), f"The layer has {units} "
-                    f"unit{'' if units == '1' else 's'}.", fix="Use 32 units.", confidence=0.9,
-                    change={"hidden": [max(32, layer.units) for layer in chain[:-1]]}),
-            _with_hidden(lambda layer: Dense(max(32, layer.units), layer._activation))))
+        found.append(candidate(
+            "capacity_too_small", ", ".join(layer.weight for layer in narrow), f"The layer has {units} "
+            f"unit{'' if units == '1' else 's'}.", "Use 32 units.", 0.9,
+            _with_hidden(lambda layer: Dense(max(32, layer.units), layer._activation)),
+            {"hidden": [max(32, layer.units) for layer in chain[:-1]]}))
     if len(hidden) > 2 and any(name in _BOUNDED for name in names):
         grads = initial_gradients(setting.subject, setting.x, setting.y)
         first, last = (float(np.sqrt(np.mean(chain[k].matrix(grads) ** 2))) for k in (0, -1))
         if first < 0.05 * last:
-            found.append(Candidate(
-                Finding("gradient_vanishing", chain[0].weight, f"Through {len(hidden)} layers of {names[0]} the "
-                        f"gradient per weight shrinks to {first / last:.2g} of that of the last layer.",
-                        fix="Use relu with weights of sqrt(2 / inputs), or normalise between layers.", confidence=0.9,
-                        change={"activation": "relu"}),
-                _with_hidden(lambda layer: Dense(layer.units, "relu"), keep=False)))
+            found.append(candidate(
+                "gradient_vanishing", chain[0].weight, f"Through {len(hidden)} layers of {names[0]} the gradient per "
+                f"weight shrinks to {first / last:.2g} of that of the last layer.",
+                "Use relu with weights of sqrt(2 / inputs), or normalise between layers.", 0.9,
+                _with_hidden(lambda layer: Dense(layer.units, "relu"), keep=False), {"activation": "relu"}))
     return found
 
 
 def _with_hidden(change: Callable[[Dense], Layer], keep: bool = True) -> Cure:
     """Return a cure that changes all hidden dense layers; with `keep`, parameters that fit keep their values."""
     def cure(s: Setting) -> Setting:
-        network = s.subject.program.network
-        final = network.layers[-1]
-        return with_parts(s, with_layers(network, lambda layer: change(layer) if isinstance(layer, Dense)
-                                         and layer is not final else layer, keep))
+        final = s.subject.program.network.layers[-1]
+        return with_layers(s, lambda layer: change(layer) if isinstance(layer, Dense) and layer is not final else layer,
+                           keep)
     return cure

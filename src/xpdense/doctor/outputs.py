@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..layers import Dense, Layer
+from ..layers import Dense
 from ..losses import Loss
 from . import advice
-from .candidates import Candidate, with_layers, with_parts
-from .findings import Finding
+from .candidates import Candidate, candidate, with_layers
 from .gradients.chain import DenseLayer
 from .gradients.reconstruct import Reconstruction, draw_parameters
 from .program import NetworkProgram, Subject
@@ -97,7 +96,7 @@ def output_candidate(setting: Setting, task: Task, outputs: OutputRange, where: 
     k = outputs.usual[0].shape[1]
 
     def proof(cause: str, evidence: str, fix: str) -> Candidate:
-        return Candidate(Finding(cause, where, evidence, fix=fix, confidence=0.97), None, True)
+        return candidate(cause, where, evidence, fix, 0.97, None, proven=True)
 
     def doubled(evidence: str, name: str) -> Candidate:
         return proof("double_softmax", evidence, f"Apply one {name}: pass logits to this loss, or use a loss that "
@@ -164,16 +163,14 @@ def _broadcast(setting: Setting, outputs: OutputRange, x: np.ndarray, y: np.ndar
         return None
     evidence = f"The loss stays {here:.6g} when the targets are permuted"
     if not any(reshaped):
-        return Candidate(
-            Finding("target_shape_broadcast", "loss", f"{evidence}: it compares every row with every target.",
-                    fix="Give predictions and targets the same shape before they are subtracted: (n,) and (n, 1) make "
-                    "(n, n).", confidence=0.98), None, True)
+        return candidate("target_shape_broadcast", "loss", f"{evidence}: it compares every row with every target.",
+                         "Give predictions and targets the same shape before they are subtracted: (n,) and (n, 1) make "
+                         "(n, n).", 0.98, None, proven=True)
     shape = tuple(setting.y.shape)
     wanted = (*shape, 1) if y.ndim == 1 else (len(setting.y),)
-    return Candidate(
-        Finding("target_shape_broadcast", "y", f"{evidence}: y of shape {shape} is broadcast against predictions of "
-                "another shape, every row against every target.", fix=f"Give y the shape of the predictions, {wanted}.",
-                confidence=0.98), lambda s: replace(s, y=s.y.reshape(wanted)), True)
+    return candidate("target_shape_broadcast", "y", f"{evidence}: y of shape {shape} is broadcast against predictions "
+                     "of another shape, every row against every target.", "Give y the shape of the predictions, "
+                     f"{wanted}.", 0.98, lambda s: replace(s, y=s.y.reshape(wanted)), proven=True)
 
 
 def _like_predictions(y: np.ndarray, predicted: list[np.ndarray]) -> np.ndarray:
@@ -247,7 +244,7 @@ def label_candidate(setting: Setting, task: Task, probabilities: bool) -> Candid
     def found(cause: str, evidence: str, fix: str, recode: Callable[[np.ndarray], np.ndarray]) -> Candidate:
         def cure(s: Setting) -> Setting:
             return replace(s, y=recode(np.asarray(s.y)).astype(y.dtype if y.dtype.kind in "fi" else np.int64))
-        return Candidate(Finding(cause, "y", evidence, fix=fix, confidence=0.97), cure, True)
+        return candidate(cause, "y", evidence, fix, 0.97, cure, proven=True)
 
     def numbered(values: np.ndarray) -> np.ndarray:
         return np.searchsorted(kinds, values).reshape(values.shape)
@@ -256,9 +253,8 @@ def label_candidate(setting: Setting, task: Task, probabilities: bool) -> Candid
         if not probabilities:
             return None
         if len(kinds) > 2:
-            return Candidate(Finding("labels_mis_encoded", "y", f"It holds {len(kinds)} class numbers, and the only "
-                                     "output is a probability.", fix="Use one output per class, with a softmax.",
-                                     confidence=0.95), None, True)
+            return candidate("labels_mis_encoded", "y", f"It holds {len(kinds)} class numbers, and the only output is "
+                             "a probability.", "Use one output per class, with a softmax.", 0.95, None, proven=True)
         if kinds.min() < 0 or kinds.max() > 1:
             coded = ", ".join(f"{v:g}" for v in kinds)
             return found("labels_mis_encoded" if kinds.min() < 0 else "labels_out_of_range",
@@ -271,10 +267,9 @@ def label_candidate(setting: Setting, task: Task, probabilities: bool) -> Candid
                          f"{k} outputs are those of classes 0 to {k - 1}.", f"Number the classes from 0 to {k - 1}.",
                          numbered)
         eye = np.eye(k)
-        return Candidate(
-            Finding("labels_mis_encoded", "y", f"It has the shape {tuple(y.shape)} and holds class numbers, while "
-                    f"there are {k} outputs.", fix=advice.ONE_HOT, confidence=0.9),
-            lambda s: replace(s, y=eye[np.asarray(s.y).reshape(-1).astype(int)]))
+        return candidate("labels_mis_encoded", "y", f"It has the shape {tuple(y.shape)} and holds class numbers, while "
+                         f"there are {k} outputs.", advice.ONE_HOT, 0.9,
+                         lambda s: replace(s, y=eye[np.asarray(s.y).reshape(-1).astype(int)]))
     if flat.shape[1] == k and len(kinds) == 2 and k > 2 and np.all(np.sum(flat == kinds[1], axis=1) == k - 1):
         return found("labels_mis_encoded", "Each row has 1 at every class but one: the one-hot labels are inverted.",
                      advice.ONE_HOT, lambda v: kinds[0] + kinds[1] - v)
@@ -294,13 +289,10 @@ def second_activation(setting: Setting) -> Candidate | None:
         return None
 
     def cure(s: Setting) -> Setting:
-        def plain(layer: Layer) -> Layer:
-            return Dense(layer.units, bias=layer.bias) if layer is final else layer
         final = s.subject.program.network.layers[-1]
-        return with_parts(s, network=with_layers(s.subject.program.network, plain))
+        return with_layers(s, lambda layer: Dense(layer.units, bias=layer.bias) if layer is final else layer)
     name = last if isinstance(last, str) else last.get("name", "another")
     k = len(program.network.layers) - 1
-    return Candidate(
-        Finding("activation_loss_mismatch", f"{k}.weight, {k}.bias", f"The last layer has the activation {name}, and "
-                f"{program.chosen.name} applies its own to the logits.", fix=advice.IDENTITY, confidence=0.97), cure,
-        True)
+    return candidate("activation_loss_mismatch", f"{k}.weight, {k}.bias", f"The last layer has the activation {name}, "
+                     f"and {program.chosen.name} applies its own to the logits.", advice.IDENTITY, 0.97, cure,
+                     proven=True)

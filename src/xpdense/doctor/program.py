@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -27,20 +27,6 @@ from ..optimizers import Optimizer, OptimizerState
 from ..step import loss_and_gradients
 
 NAMES = ("params", "predict", "loss", "gradients", "step")
-
-
-class Program(Protocol):
-    """A training program, as this module describes it."""
-
-    params: Mapping[str, Array]
-
-    def predict(self, X: Any) -> Array: ...
-
-    def loss(self, X: Any, y: Any) -> float: ...
-
-    def gradients(self, X: Any, y: Any) -> Mapping[str, Array]: ...
-
-    def step(self, X: Any, y: Any) -> None: ...
 
 
 class Subject:

@@ -147,7 +147,7 @@ class Rows:
         return Finding(
             "too_few_samples", "rows", f"There are {rows} rows, {per_class:.0f} per "
             f"{'class' if task.classes else 'quarter of the values'}; a reference model reaches {half:.2f} with half "
-            f"of them and {full:.2f} with all, so that more rows would help.", full, None,
+            f"of them and {full:.2f} with all: more rows would help.", full, None,
             "Collect more rows; until then use a smaller network, weight decay and cross-validation.", 0.8)
 
 
@@ -184,10 +184,10 @@ def overfitting(trials: Trials, final: Outcome, reference: Learnt, few: bool = F
         return None
     fraction = best / max(1, len(final.curve) - 1)
     early = final.curve[best] >= final.skill + 0.5 * margin and best > 0
-    then = f"which was {final.curve[best]:.2f} after {fraction:.0%} of the steps" if early else \
-        f"where a reference model reaches {reference.skill:.2f}"
+    then = f"it was {final.curve[best]:.2f} after {fraction:.0%} of the steps" if early else \
+        f"a reference model reaches {reference.skill:.2f}"
     return Finding(
         "overfit", "training", f"The skill is {final.fit:.2f} on the training rows and {final.skill:.2f} on held-out "
-        f"rows, {then}.", final.skill, reached,
+        f"rows, where {then}.", final.skill, reached,
         "Stop early (EarlyStopping), or use weight decay, dropout or a smaller network.", 0.85,
         {"epochs": max(1, math.ceil(fraction * final.epochs))} if early else {"weight_decay": 0.01})

@@ -8,18 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from .candidates import (
-    FACTORS,
-    Candidate,
-    cured,
-    data_candidates,
-    held_rate,
-    hyperparameter_candidates,
-    imbalance,
-    learning_rate,
-    precision_candidates,
-    weight_candidates,
-)
+from . import candidates
+from .candidates import Candidate, candidate, cured
 from .evidence import Evidence
 from .findings import Finding
 from .layer_candidates import as_network, layer_candidates
@@ -60,9 +50,10 @@ class Search:
     def causes(self, now: Outcome) -> Cured:
         """Return the causes without which the training is good, and its outcome then; no causes if no cure helps."""
         trials, setting, margin = self.trials, self.setting, self.trials.margin()
-        suggested = [*data_candidates(setting, self.evidence.task),
-                     *weight_candidates(setting, self.evidence.architecture), *hyperparameter_candidates(setting),
-                     *precision_candidates(setting), *self._doubtful("probability_clipped")]
+        suggested = [*candidates.data_candidates(setting, self.evidence.task),
+                     *candidates.weight_candidates(setting, self.evidence.architecture),
+                     *candidates.hyperparameter_candidates(setting), *candidates.precision_candidates(setting),
+                     *self._doubtful("probability_clipped")]
         chosen, best = self._together(suggested, now)
         if best.score < self.goal:
             chosen, best = self._further(chosen, best)
@@ -92,17 +83,17 @@ class Search:
 
     def imbalance(self, now: Outcome) -> list[Finding]:
         """Report a rare class that is recognised more often if the classes are drawn equally often."""
-        candidate, task = imbalance(self.setting, self.evidence.task), self.evidence.task
-        if candidate is None:
+        found, task = candidates.imbalance(self.setting, self.evidence.task), self.evidence.task
+        if found is None:
             return []
-        balanced = cured(self.setting, [candidate])
+        balanced = cured(self.setting, [found])
         rarest = int(np.unique(task.truth, return_counts=True)[1].min())
         again = [Trials(task, seed, self.trials.max_steps, self.trials.folds.max() + 1) for seed in (101, 102)]
         uneven = float(np.mean([now.skill, *(trials.run(self.setting).skill for trials in again)]))
         even = float(np.mean([trials.run(balanced).skill for trials in (self.trials, *again)]))
         if even < uneven + 0.05 + 0.25 / math.sqrt(rarest):
             return []
-        return [replace(candidate.finding, before=uneven, after=even)]
+        return [replace(found.finding, before=uneven, after=even)]
 
     # --- one after the other -----------------------------------------------------------------------------------------
 
@@ -151,17 +142,17 @@ class Search:
         """Return learning rates (small changes first), label encodings, a constant rate and a stable softmax."""
         have, found = {one.finding.cause for one in chosen}, list[Candidate]()
         if not have & {"learning_rate_too_high", "learning_rate_too_low"}:
-            found += [learning_rate(factor) for factor in FACTORS]
+            found += [candidates.learning_rate(factor) for factor in candidates.FACTORS]
         if "labels_mis_encoded" not in have:
             found += self._doubtful("labels_mis_encoded")
         if best.subject is not None and best.finite and "plateau" not in have:
             setting = cured(self.setting, chosen)
-            found += held_rate(setting, setting.start(), best.subject)
+            found += candidates.held_rate(setting, setting.start(), best.subject)
         if self.evidence.reconstruction is not None and self.by_hand and not best.finite:
-            found.append(Candidate(
-                Finding("precision_overflow", "output", "Predictions become NaN at large logits, where exp overflows.",
-                        fix="Subtract the largest logit of each row before exp, and compute the loss from the logits.",
-                        confidence=0.9), lambda s: self._as_network(s) or s))
+            found.append(candidate(
+                "precision_overflow", "output", "Predictions become NaN at large logits, where exp overflows.",
+                "Subtract the largest logit of each row before exp, and compute the loss from the logits.", 0.9,
+                lambda s: self._as_network(s) or s))
         return found
 
     def _other_layers(self, chosen: list[Candidate]) -> list[Cured]:
@@ -171,16 +162,16 @@ class Search:
             return found
         for one in layer_candidates(network):
             for factor in (1.0, 0.1, 10.0):  # other layers may need another rate
-                candidate = one if factor == 1.0 else _with_rate(one, factor)
-                outcome = self.trials.run(cured(network, [candidate]))
-                found.append(([*chosen, self._for_program(candidate) if self.by_hand else candidate], outcome))
+                option = one if factor == 1.0 else _with_rate(one, factor)
+                outcome = self.trials.run(cured(network, [option]))
+                found.append(([*chosen, self._for_program(option) if self.by_hand else option], outcome))
                 if outcome.score >= self.goal:
                     return found
         return found
 
-    def _for_program(self, candidate: Candidate) -> Candidate:
+    def _for_program(self, one: Candidate) -> Candidate:
         """Return a candidate for a network as one for the program."""
-        return replace(candidate, cure=lambda s: cured(self._as_network(s) or s, [candidate]))
+        return replace(one, cure=lambda s: cured(self._as_network(s) or s, [one]))
 
     def _as_network(self, setting: Setting) -> Setting | None:
         if setting.subject.network is not None:
@@ -193,7 +184,7 @@ def _with_rate(one: Candidate, factor: float) -> Candidate:
     """Return a candidate that also changes the learning rate."""
     finding = replace(one.finding, fix=f"{one.finding.fix} Use {factor:g} times the learning rate.",
                       change={**one.finding.change, "learning_rate_factor": factor})
-    return replace(one, finding=finding, cure=lambda s: cured(s, [one, learning_rate(factor)]))
+    return replace(one, finding=finding, cure=lambda s: cured(s, [one, candidates.learning_rate(factor)]))
 
 
 def _score(found: Cured) -> float:

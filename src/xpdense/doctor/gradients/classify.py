@@ -268,7 +268,7 @@ def _by_layers(chain: tuple[DenseLayer, ...], probed: Mapping[str, Probed], foun
 
 
 def _bias_alone(p: Probed, layer: DenseLayer, explained: Finding | None) -> Finding:
-    other = "is right, and hence dz" if explained is None else "has another fault"
+    other = "is right, and therefore dz is right" if explained is None else "has another fault"
     return Finding("bias_gradient_wrong", p.name, f"The gradient is wrong (error {p.error():.2g}{_pattern(p)}), while "
                    f"that of {layer.weight} in the same layer {other}.", p.error(), None, advice.BIAS,
                    0.95 if explained is None else 0.7)
@@ -276,8 +276,8 @@ def _bias_alone(p: Probed, layer: DenseLayer, explained: Finding | None) -> Find
 
 def _wrong_input(p: Probed, layer: DenseLayer) -> Finding:
     return Finding("gradient_wrong", p.name, f"The gradient is wrong (error {p.error():.2g}{_pattern(p)}), while that "
-                   f"of {layer.bias} is right, and hence dz: dz is not multiplied with the layer's inputs.", p.error(),
-                   None, advice.WEIGHTS, 0.9)
+                   f"of {layer.bias} is right, and therefore dz: the inputs that it is multiplied with are wrong.",
+                   p.error(), None, advice.WEIGHTS, 0.9)
 
 
 def _loss_disagrees(p: Probed, layer: DenseLayer) -> Finding:

@@ -10,8 +10,8 @@ Hence one fault does not hide another.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -122,8 +122,7 @@ def _small_batch(x: np.ndarray, y: np.ndarray, widths: set[int], seed: int) -> t
 
 # --- the present parameters ----------------------------------------------------------------------------------------
 
-@dataclass(frozen=True)
-class _Compared:
+class _Compared(NamedTuple):
     """The program against its reconstruction at the present parameters: gradient errors, and both losses."""
 
     errors: dict[str, float]

@@ -132,17 +132,13 @@ def probe(loss: LossOf, values: dict[str, np.ndarray], name: str, given: np.ndar
         Whether the gradient was computed in less than float64.
     """
     epsilon = float(np.finfo(values[name].dtype).eps)
-    smooth, measured, entries = [], [], 0
-    for vector in vectors:
-        found = slope(loss, values, name, vector, tolerance, size)
-        if found is not None:
-            smooth.append(vector)
-            measured.append(found)
-            entries += int(np.count_nonzero(vector) == 1)
-    n = np.array(measured)
+    slopes = [slope(loss, values, name, vector, tolerance, size) for vector in vectors]
+    smooth = [vector for vector, found in zip(vectors, slopes, strict=True) if found is not None]
+    n = np.array([found for found in slopes if found is not None])
     noise = 40.0 * epsilon * size / (epsilon ** (1 / 5) * 1e-2)
     floor = 1e-3 * float(np.max(np.abs(n), initial=0.0)) + noise / tolerance
     expected = np.array([float(np.sum(given * vector)) for vector in smooth])
+    entries = sum(int(np.count_nonzero(vector) == 1) for vector in smooth)
     return Probed(name, values[name], given, smooth, n, expected, entries, len(vectors) - len(smooth), tolerance, floor,
                   single)
 
