@@ -194,16 +194,17 @@ def train(
     every, unit = options.checked()
     require("matplotlib", "cli", "drawing curves.png")
     plan = planned(options)
-    network, goal = plan.network, plan.goal
+    network, goal = plan.network, plan.data.target_encoder
     metric = "accuracy" if goal.classes else "r2"
-    with run_folder(out, plan.name, options, resume is not None) as folder:
+    with run_folder(out, plan.data.name, options, resume is not None) as folder:
         _describe(plan)
         keeper = Checkpoint(folder / "checkpoints", every=every, unit=unit)
-        stopping = EarlyStopping(patience=options.patience) if plan.held is not None else None
+        stopping = EarlyStopping(patience=options.patience) if plan.data.validation is not None else None
         try:
             history = network.fit(
-                *plan.training, loss=plan.loss, optimizer=plan.rule, batch_size=plan.batch_size, epochs=plan.epochs,
-                validation=plan.held, metrics=[metric], resume=None if resume is None else keeper.folder,
+                plan.data.training, loss=plan.loss, optimizer=plan.optimizer, batch_size=plan.batch_size,
+                epochs=plan.epochs, validation=plan.data.validation, metrics=[metric],
+                resume=None if resume is None else keeper.folder,
                 callbacks=[*_watching(metric), keeper, *([stopping] if stopping else [])])
         except (KeyboardInterrupt, SystemExit) as end:
             if keeper.last is not None:
@@ -302,8 +303,9 @@ def doctor(
 
         names = {name: context.params[name] for name in Options.names() if name in context.params}
         plan = planned(Options(**names, stream=False))
-        found = diagnose(plan.network, *plan.training, loss=plan.loss, optimizer=plan.rule, batch_size=plan.batch_size,
-                         epochs=plan.epochs, seed=seed)
+        training: Any = plan.data.training
+        found = diagnose(plan.network, *training.head(training.rows), loss=plan.loss, optimizer=plan.optimizer,
+                         batch_size=plan.batch_size, epochs=plan.epochs, seed=seed)
     print(found)
     if html is not None:
         found.to_html(html)
@@ -456,14 +458,14 @@ def _check_file(out: Path, data: str) -> None:
 def _describe(plan: Plan) -> None:
     from .backend import devices
 
-    goal, network, rule = plan.goal, plan.network, plan.rule
+    data, goal, network, rule = plan.data, plan.data.target_encoder, plan.network, plan.optimizer
     kind = f"{goal.task}, {len(goal.classes)} classes" if goal.classes else goal.task
-    print(f"data     {plan.name}: {_many(plan.rows, 'row')}, {_many(plan.columns, 'column')} made "
-          f"{_many(len(plan.encoder.features), 'feature')}{', read as they are needed' if plan.streams else ''}")
+    print(f"data     {data.name}: {_many(data.rows, 'row')}, {_many(data.columns, 'column')} made "
+          f"{_many(len(data.encoder.features), 'feature')}{', read as they are needed' if data.streams else ''}")
     print(f"target   {goal.column!r}: {kind}")
-    parts = ", ".join(f"{count:,} {name}" for name, count in plan.parts.items())
-    print(f"rows     {parts}" + (f" ({plan.remark})" if plan.remark else ""))
-    for note in plan.encoder.notes:
+    parts = ", ".join(f"{count:,} {name}" for name, count in data.counts.items())
+    print(f"rows     {parts}" + (f" ({data.remark})" if data.remark else ""))
+    for note in data.encoder.notes:
         print(f"note     {note}")
     backend = network.backend
     device = next((words for here, words in devices(backend.kind) if here.name == backend.name), str(backend.device))
@@ -478,11 +480,11 @@ def _show_score(plan: Plan) -> None:
     """The test score, next to what one gets without looking at the features."""
     from .runs import scores_of
 
-    goal, (y, prediction) = plan.goal, plan.scored()
+    goal, (y, prediction) = plan.data.target_encoder, plan.scored()
     scores, constant = scores_of(goal, plan.loss, y, prediction), goal.decoded(plan.baseline)[0]
     name = f"always {_shown(constant) if isinstance(constant, float) else constant}"
     trivial = scores_of(goal, plan.loss, y, np.repeat(plan.baseline, len(y), axis=0))
-    title = f"test score, {_many(len(y), 'row')}" if plan.parts.get("test") else \
+    title = f"test score, {_many(len(y), 'row')}" if plan.data.counts.get("test") else \
         f"score on the {_many(len(y), 'training row')} (no rows were held out for a test)"
     _print_grid(title, ["score", "network", name], [[n, _shown(v), _shown(trivial[n])] for n, v in scores.items()],
                 numbers=True)

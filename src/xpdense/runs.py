@@ -7,8 +7,8 @@ import itertools
 import json
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from .activations import as_activation
 from .backend import DTYPES, resolve
 from .data import datasets
 from .data.csv import SEPARATORS
+from .data.dataset import ArrayDataset, Dataset
 from .data.parquet import SUFFIXES
 from .data.preprocessing import Preprocessing
-from .data.stream import Stream
 from .data.stream import open as open_stream
 from .data.table import TableEncoder
 from .data.target import TargetEncoder, as_task, as_task_loss
@@ -97,7 +97,7 @@ class Options:
             options = saved["options"]
             wrong = [n for n, v in options.items() if n not in known or not _fits(v, known[n])]
             if wrong:
-                raise ValueError(f"its option {wrong[0]!r} is none")
+                raise ValueError(f"unknown or ill-typed option {wrong[0]!r}")
             return Options(**options)
         except FileNotFoundError:
             raise ModelFileError(f"{folder} is no run to go on with: it has no {FILE}") from None
@@ -215,129 +215,141 @@ class Plan:
 
     Attributes
     ----------
-    name : str
-        Of the data.
-    rows, columns : int
-        Of the data, the target not counted.
-    encoder, goal :
-        What makes features of the columns, and numbers of the target.
-    parts : dict
-        How many rows are for what.
-    remark : str
-    network, loss, rule, batch_size, epochs :
+    data : PlannedData
+    network, loss, optimizer, batch_size, epochs :
         What is trained, and how.
-    training : tuple
-        What `fit` takes of rows: (x, y) or (stream,).
-    held : (x, y), stream or None
-        The rows that decide when to stop.
     baseline : array (1, outputs)
-        What is predicted without a look at the features.
-    scored_rows : tuple
-        Features and targets, or a stream, to score by.
+        The best prediction without features.
+    """
+
+    data: PlannedData
+    network: DenseNetwork
+    loss: Loss
+    optimizer: Optimizer
+    batch_size: int
+    epochs: int
+    baseline: np.ndarray
+
+    def scored(self) -> tuple[np.ndarray, np.ndarray]:
+        """Targets (n,) as the target encoder encodes them, and predictions (n, outputs), of the rows to score by."""
+        return self.data.scored_targets(), np.asarray(self.network.predict(self.data.scored))
+
+
+@dataclass
+class PlannedData:
+    """The rows of a plan, whether they are in memory or read while they are used.
+
+    Attributes
+    ----------
+    name : str
+    rows, columns : int
+        The target's column is not counted.
+    encoder : TableEncoder
+    target_encoder : TargetEncoder
+    training, validation, scored : Dataset
+        Rows to train on, to decide when to stop by (None without any), and to score by.
+    scored_targets : callable
+        Gives the targets (n,) of the rows to score by, as the target encoder encodes them.
+    mean : float
+        That of the training rows' targets, in their own units, or of their class numbers.
+    class_counts : array (classes,)
+        Rows of each class; empty for a regression.
+    counts : dict
+        How many rows each split has.
+    remark : str
+        How the rows were split.
+    streams : bool
+        Whether they are read while they are used.
     """
 
     name: str
     rows: int
     columns: int
     encoder: TableEncoder
-    goal: TargetEncoder
-    parts: dict[str, int]
+    target_encoder: TargetEncoder
+    training: Dataset
+    validation: Dataset | None
+    scored: Dataset
+    scored_targets: Callable[[], np.ndarray]
+    mean: float
+    class_counts: np.ndarray
+    counts: dict[str, int]
     remark: str
-    network: DenseNetwork
-    loss: Loss
-    rule: Optimizer
-    batch_size: int
-    epochs: int
-    training: tuple[Any, ...]
-    held: Any
-    baseline: np.ndarray
-    scored_rows: tuple[Any, ...] = field(repr=False)
-
-    @property
-    def streams(self) -> bool:
-        return isinstance(self.training[0], Stream)
-
-    def scored(self) -> tuple[np.ndarray, np.ndarray]:
-        """Targets (n,) as `goal` encodes them, and predictions (n, outputs), of the rows to score by."""
-        y = self.scored_rows[0].targets() if self.streams else self.scored_rows[1]
-        return y, np.asarray(self.network.predict(self.scored_rows[0]))
+    streams: bool
 
 
 def planned(options: Options) -> Plan:
-    """Everything that can be wrong is checked before anything is written or trained."""
+    """Check everything that can be wrong, before anything is written or trained."""
     options.checked()
-    if streamed(options.data, options.stream):
-        return _planned_stream(options)
+    data = (_streamed_data if streamed(options.data, options.stream) else _table_data)(options)
+    target, loss = data.target_encoder, as_task_loss(data.target_encoder.task, options.loss)
+    network = _network(options, data.training.inputs, target, loss, data.mean)
+    network.preprocessing = Preprocessing(data.encoder, target, data.name)
+    if target.classes:
+        baseline = data.class_counts[None, -network.outputs :] / data.class_counts.sum()
+    else:
+        baseline = np.full((1, 1), (data.mean - target.mean) / target.scale)
+    return Plan(data, network, as_loss(loss), *_schedule(options, data.training.rows, network), baseline)
+
+
+def _table_data(options: Options) -> PlannedData:
+    """A table in memory, split exactly, and class by class where that is possible."""
     table = datasets.read(options.data)
     column = table.column(options.target)
     values = table.frame[column]
-    goal = TargetEncoder.infer(column, values, options.task and as_task(options.task))
-    loss = as_task_loss(goal.task, options.loss)
-    y = goal.encode(values)  # (n,) class numbers or values
-    if not goal.classes:
+    target = TargetEncoder.infer(column, values, options.task and as_task(options.task))
+    loss = as_task_loss(target.task, options.loss)
+    y = target.encode(values)  # (n,) class numbers or values
+    if not target.classes:
         as_loss(loss).check_target(np, y, 1)
-    rows = _Split(table, y, goal, options)
+    rows = _Split(table, y, target, options)
     columns = table.frame.drop(columns=column)
     encoder = TableEncoder.fit(columns.iloc[rows.train])
-    if not goal.classes and loss != "poisson":
-        goal = goal.standardised(y[rows.train])
-    x, scaled, known = encoder.transform(columns, options.dtype), goal.scaled(y), y[rows.train]
-    network = _network(options, x.shape[1], goal, loss, float(known.mean()))
-    network.preprocessing = Preprocessing(encoder, goal, table.name)
+    if not target.classes and loss != "poisson":
+        target = target.standardised(y[rows.train])
+    x, known = encoder.transform(columns, options.dtype), y[rows.train]
     scored = rows.test if len(rows.test) else rows.train
-    counts = {"training": len(rows.train)} if table.whole else \
-        {"training": len(rows.train), "validation": len(rows.validation), "test": len(rows.test)}
-    if goal.classes:
-        baseline = np.bincount(known, minlength=len(goal.classes))[None, -network.outputs :] / len(known)
-    else:
-        baseline = np.full((1, 1), goal.scaled(known).mean())
-    return Plan(table.name, len(table.frame), columns.shape[1], encoder, goal, counts, rows.remark, network,
-                as_loss(loss), *_schedule(options, len(rows.train), network), (x[rows.train], scaled[rows.train]),
-                (x[rows.validation], scaled[rows.validation]) if len(rows.validation) else None, baseline,
-                (x[scored], y[scored]))
+    splits = {"training": rows.train, "validation": rows.validation, "test": rows.test}
+    whole = ArrayDataset(x, target.scaled(y))
+    return PlannedData(
+        table.name, len(table.frame), columns.shape[1], encoder, target, whole.some(rows.train),
+        whole.some(rows.validation) if len(rows.validation) else None, whole.some(scored), lambda: y[scored],
+        float(known.mean()), np.bincount(known, minlength=len(target.classes)) if target.classes else np.arange(0),
+        {name: len(split) for name, split in splits.items() if name == "training" or not table.whole}, rows.remark,
+        False)
 
 
-def _planned_stream(options: Options) -> Plan:
-    """The same, of data that are read while they are used: in one pass before the training, and in each epoch."""
+def _streamed_data(options: Options) -> PlannedData:
+    """Data that are read while they are used, in one pass before the training and in each epoch; split row by row."""
     data = open_stream(options.data, options.target, task=options.task)
     if not data.has_target:
         known = ", ".join(data.source.columns or ())
         raise DataError(f"no column is called {', '.join(datasets.TARGET_NAMES)}, as a target would be: name one "
                         f"(--target). {data.source.name} has the columns {known}")
-    parts = data.split(options.validation, options.test, options.seed)
-    train = parts[0].learn()
-    goal, encoder = train.goal, train.encoder
-    assert goal is not None
-    assert encoder is not None
-    loss = as_task_loss(goal.task, options.loss)
-    if not goal.classes and loss != "poisson":
+    splits = data.split(options.validation, options.test, options.seed)
+    train = splits[0].learn()
+    assert train.goal is not None
+    if not train.goal.classes and as_task_loss(train.goal.task, options.loss) != "poisson":
         train.standardise_target()
-        goal = train.goal
-        assert goal is not None
-    mean = train.target_moments[0]
-    network = _network(options, train.inputs, goal, loss, mean)
-    network.preprocessing = train.preprocessing
-    counts = {what: part.rows for what, part in zip(("training", "validation", "test"), parts, strict=False)}
-    if goal.classes:
-        label_counts = train.target_counts
-        shares = np.array([label_counts[label] for label in goal.classes], np.float64)
-        baseline = shares[None, -network.outputs :] / shares.sum()
-    else:
-        baseline = np.full((1, 1), (mean - goal.mean) / goal.scale)
-    return Plan(data.source.name, data.rows, len(encoder.inputs), encoder, goal, counts, "drawn row by row", network,
-                as_loss(loss), *_schedule(options, train.rows, network), (train,),
-                parts[1] if options.validation else None, baseline, (parts[2] if options.test else train,))
+    target, encoder, scored = train.goal, train.encoder, splits[2] if options.test else train
+    assert encoder is not None
+    return PlannedData(
+        data.source.name, data.rows, len(encoder.inputs), encoder, target, train,
+        splits[1] if options.validation else None, scored, scored.targets, train.target_moments[0],
+        np.array([train.target_counts[label] for label in target.classes], np.float64),
+        {name: part.rows for name, part in zip(("training", "validation", "test"), splits, strict=False)},
+        "drawn row by row", True)
 
 
 def _schedule(options: Options, count: int, network: DenseNetwork) -> tuple[Optimizer, int, int]:
     """Optimizer, batch size and epochs for so many training rows."""
-    rule = _optimizer(options)
-    if options.weight_decay is None and not rule.decoupled:
-        rule.weight_decay = min(0.01, 1.0 / count)  # a prior on the weights, of the strength of one row
+    optimizer = _optimizer(options)
+    if options.weight_decay is None and not optimizer.decoupled:
+        optimizer.weight_decay = min(0.01, 1.0 / count)  # a prior on the weights, of the strength of one row
     batch_size = options.batch_size or min(128, 2 ** (count.bit_length() // 2))
     epochs = options.epochs or min(50, max(10, -(-5000 // -(-count // batch_size))))
     network.check_precision()
-    return rule, batch_size, epochs
+    return optimizer, batch_size, epochs
 
 
 def _network(options: Options, inputs: int, goal: TargetEncoder, loss: str, mean: float) -> DenseNetwork:
@@ -355,8 +367,8 @@ class _Split:
     """Which rows train, validate and test, and a remark on how that was decided."""
 
     def __init__(self, table: datasets.Table, y: np.ndarray, goal: TargetEncoder, options: Options) -> None:
-        classes, nobody = (y if goal.classes else None), np.arange(0)
-        self.train, self.validation, self.test = np.arange(len(y)), nobody, nobody
+        classes, empty = (y if goal.classes else None), np.arange(0)
+        self.train, self.validation, self.test = np.arange(len(y)), empty, empty
         stratified = []
         if table.whole:
             self.remark = f"{table.name} is not split: all rows train, and all test"
@@ -436,9 +448,9 @@ def _check_earlier(out: Path, resumed: bool) -> None:
     """Raise OutputError where a folder holds anything that a run must not replace."""
     names = {path.name for path in out.iterdir()}
     run = names & {"model", FILE}
-    strangers = sorted(names - set(RUN_FILES)) or (sorted(names) if names and not run else [])
-    if strangers:
-        raise OutputError(f"{out} holds {strangers[0]!r} and is no earlier run: choose another folder")
+    others = sorted(names - set(RUN_FILES)) or (sorted(names) if names and not run else [])
+    if others:
+        raise OutputError(f"{out} holds {others[0]!r} and is no earlier run: choose another folder")
     if (out / "model").is_dir():
         check_only_own_files(out / "model")
     there = checkpoints(out / "checkpoints")

@@ -68,7 +68,7 @@ class Dataset(Protocol):
     @property
     def preprocessing(self) -> Preprocessing | None: ...
 
-    def split(self, validation: float, *, seed: int) -> tuple[Dataset, Dataset]:
+    def split(self, validation: float, *, seed: int) -> tuple[Dataset, ...]:
         """The rows to train on, and a fraction of them to validate by, drawn at random from a seed."""
 
     def parts(self, spec: Spec) -> Iterator[Rows]:
@@ -147,6 +147,13 @@ class ArrayDataset:
         part = ArrayDataset(*self._given, self._what, preprocessing=self.preprocessing)
         part._whole, part._numbers = self._whole, numbers if self._numbers is None else self._numbers[numbers]
         return part
+
+    def head(self, rows: int = 10_000) -> tuple[np.ndarray, np.ndarray | None]:
+        """The features (n, inputs) and targets of the first rows, as NumPy arrays, such as `diagnose` takes."""
+        numbers = slice(rows) if self._numbers is None else self._numbers[:rows]
+        x, y = (None if array is None else np.asarray(host(array))[numbers] for array in self._given[:2])
+        assert x is not None
+        return x, y
 
     def prepare(self, spec: Spec) -> Rows:
         """The rows, checked and where the network takes them; kept for the next call.
