@@ -106,9 +106,11 @@ class NetworkProgram:
 
     @property
     def params(self) -> dict[str, Array]:
+        """The live parameters."""
         return self.network.params
 
     def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return predictions (n, outputs)."""
         network = self.network
         slices = (features(part, network) for part in training.parts(network, np.asarray(x)))
         return np.concatenate([host(self.chosen.link(network.ops.xp, z)) for z in training.logits(network, slices)])
@@ -123,6 +125,7 @@ class NetworkProgram:
         return float(self.chosen(self.network.ops, self.network.forward(rows.x, train=True), rows.y)[0])
 
     def gradients(self, x: np.ndarray, y: np.ndarray) -> Mapping[str, Array]:
+        """Return the gradients of `loss`, which the next call overwrites."""
         network, rows = self.network, self._rows(x, y)
         network.arena.refresh()
         z = network.forward(rows.x, train=True)
