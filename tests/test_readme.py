@@ -62,7 +62,7 @@ def test_the_wrong_gradient_is_found(capsys):
 def test_the_causes_of_the_table_are_those_that_the_doctor_names():
     table = README[README.index("The causes it knows:"):README.index("`check_gradients` compares")]
     named = set(re.findall(r"\b[a-z]+(?:_[a-z]+)+\b", table.partition("\n\n")[2].partition("\n\n")[0]))
-    source = "".join(path.read_text() for path in (ROOT / "src/xpdense/doctor").glob("*.py"))
+    source = "".join(path.read_text() for path in (ROOT / "src/xpdense/doctor").rglob("*.py"))
     assert len(named) >= 42
     assert all(f'"{cause}"' in source for cause in named)
 

@@ -17,7 +17,7 @@ from .diagnosis import Diagnosis
 from .evidence import examine
 from .findings import Finding, merged
 from .program import NetworkProgram, Subject
-from .rows import Rows
+from .rows import RowChecks
 from .search import Search
 from .sound import best_learnt, standardised
 from .task import Task
@@ -98,7 +98,7 @@ def diagnose(program: Any, X: Any, y: Any, *, loss: Any = None, optimizer: Any =
                 found = search.measured(chosen, final) or found
             findings += found
             if not final.error:
-                findings += Rows(trials, x, setting.mask(), reference).findings(final)
+                findings += RowChecks(trials, x, setting.mask(), reference).findings(final)
         if (now.error or np.median(now.by_fold) < 0.5 * reference.skill - 0.05) and not findings:
             findings.append(_unknown(now, reference.skill))
         losses = {"as it is": as_it_is.losses} | ({"cured": final.losses} if final is not as_it_is else {})

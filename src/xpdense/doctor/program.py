@@ -108,9 +108,11 @@ class NetworkProgram:
 
     @property
     def params(self) -> dict[str, Array]:
+        """The live parameters."""
         return self.network.params
 
     def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return predictions (n, outputs)."""
         network = self.network
         parts = ArrayDataset(np.asarray(x)).parts(network.spec())
         return np.concatenate([host(self.chosen.link(network.ops.xp, z)) for _, z in logits(network, parts)])
@@ -126,6 +128,7 @@ class NetworkProgram:
         return float(self.chosen(self.network.ops, self.network.forward(rows.x, train=True), rows.y)[0])
 
     def gradients(self, x: np.ndarray, y: np.ndarray) -> Mapping[str, Array]:
+        """Return the gradients of `loss`, which the next call overwrites."""
         network, rows = self.network, self._rows(x, y)
         network.arena.refresh()
         loss_and_gradients(network, self.chosen, rows)

@@ -17,7 +17,7 @@ HIDDEN = ((), (64,))  # a linear model, and a network
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowChecks:
     """The rows of a training, as reference models see them.
 
     Attributes
