@@ -15,7 +15,7 @@ from ..spec import Spec
 
 @dataclass(frozen=True)
 class Survey:
-    """What is learnt of a data set before a network is made for it.
+    """The targets and weights of a data set, as far as they decide which network is made for it.
 
     Attributes
     ----------
