@@ -185,6 +185,15 @@ def test_estimators_without_scikit_learn_name_its_command(package: str, monkeypa
         assert isinstance(caught.value, ImportError)
 
 
+def test_everything_can_be_listed_without_any_extra() -> None:
+    extras = ("sklearn", "narwhals", "pandas", "matplotlib", "typer", "rich", "pyarrow", "tqdm")
+    code = (f"import sys; sys.modules |= dict.fromkeys({extras}); from xpdense import *; import xpdense as xd; "
+            "import inspect, pydoc; print(hasattr(xd, 'MLPClassifier'), 'MLPClassifier' in xd.__all__, xd.losses.Huber is xd.Huber, "
+            "len(inspect.getmembers(xd)) > 60, 'DenseNetwork' in pydoc.render_doc(xd))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False", "True", "True", "True"]
+
+
 def test_frames_and_plots_without_their_packages_name_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     history = fit(network())
     hide(monkeypatch, "pandas")

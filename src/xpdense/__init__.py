@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -42,11 +43,14 @@ _HOMES = {
                   "Step"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
-__all__ = sorted(_HOME_OF)
+_SUBMODULES = ("activations", "callbacks", "data", "doctor", "errors", "initializers", "losses", "metrics",
+               "optimizers", "schedules")  # each with more names than belong here
+_ESTIMATORS = all(find_spec(package) for package in ("sklearn", "narwhals"))
+__all__ = sorted(name for name, home in _HOME_OF.items() if _ESTIMATORS or not home.startswith("estimators"))
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("activations", "data", "initializers"):  # modules with more names than belong here
+    if name in _SUBMODULES:
         return import_module(f"xpdense.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'xpdense' has no attribute {name!r}")
@@ -62,13 +66,20 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_SUBMODULES})
 
 
 if TYPE_CHECKING:  # the same, for type checkers and editors
     from . import activations as activations
+    from . import callbacks as callbacks
     from . import data as data
+    from . import doctor as doctor
+    from . import errors as errors
     from . import initializers as initializers
+    from . import losses as losses
+    from . import metrics as metrics
+    from . import optimizers as optimizers
+    from . import schedules as schedules
     from .activations import Activation as Activation
     from .arena import Parameter as Parameter
     from .callbacks import Callback as Callback

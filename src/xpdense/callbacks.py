@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -333,3 +333,18 @@ def as_callbacks(values: Any, progress: bool) -> list[Callback]:
             hint = f"; did you mean {value.__name__}()?" if isinstance(value, type) else ""
             raise ParameterError(f"a callback must be a Callback, got {value!r}{hint}")
     return sorted(given + ([ProgressBar()] if boolean("progress", progress) else []), key=lambda c: c.comes_last)
+
+
+def call_each(hooks: Sequence[Callable[[], None]]) -> None:
+    """Call each hook in turn, whatever another one raises; the first error is raised, with the others in its notes."""
+    first: BaseException | None = None
+    for hook in hooks:
+        try:
+            hook()
+        except BaseException as error:  # it is raised below
+            if first is None:
+                first = error
+            else:
+                first.add_note(f"Another callback raised {error!r}.")
+    if first is not None:
+        raise first

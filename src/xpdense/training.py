@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .backend import Array
-from .callbacks import Callback, Position, Run
+from .callbacks import Callback, Position, Run, call_each
 from .comm import Comm, Solo
 from .data.arrays import Rows
 from .data.feeding import Feed, Window
@@ -122,14 +122,14 @@ class Loop:
                 self._epoch()
         except Exception as error:
             failure = self._out_of_memory(error) if is_out_of_memory(error) else error
-            _call_each([partial(callback.on_failure, run, failure) for callback in begun])
+            call_each([partial(callback.on_failure, run, failure) for callback in begun])
             if failure is error:
                 raise
             raise failure from error
         finally:
             self.replays.clear()
             self.feed.close()
-            _call_each([partial(callback.on_train_end, run) for callback in begun])
+            call_each([partial(callback.on_train_end, run) for callback in begun])
         return run.history
 
     # --- epochs and bursts -------------------------------------------------------------------------------------
@@ -338,18 +338,3 @@ class Loop:
                 left.remove(found)
                 callback.load_state_dict(found[1])
         self.rollback = Rollback(network, self.state, self.state.steps)
-
-
-def _call_each(hooks: Sequence[Callable[[], None]]) -> None:
-    """Call each hook in turn, whatever another one raises; the first error is raised, with the others in its notes."""
-    first: BaseException | None = None
-    for hook in hooks:
-        try:
-            hook()
-        except BaseException as error:  # it is raised below
-            if first is None:
-                first = error
-            else:
-                first.add_note(f"Another callback raised {error!r}.")
-    if first is not None:
-        raise first

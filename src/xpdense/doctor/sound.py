@@ -44,9 +44,8 @@ class Learnt:
     fit: float
 
 
-def learn(trials: Trials, x: np.ndarray, hidden: Sequence[int] = (64,), activation: str = "relu",
-          usable: np.ndarray | None = None, judged: np.ndarray | None = None, share: float = 1.0, balance: bool = False,
-          seed: int = 0) -> Learnt:
+def learn(trials: Trials, x: np.ndarray, hidden: Sequence[int] = (64,), usable: np.ndarray | None = None,
+          judged: np.ndarray | None = None, share: float = 1.0, balance: bool = False, seed: int = 0) -> Learnt:
     """A network of this package, on standardised features, by Adam.
 
     Parameters
@@ -65,7 +64,7 @@ def learn(trials: Trials, x: np.ndarray, hidden: Sequence[int] = (64,), activati
     task, skills, fits = trials.task, [], []
     usable = np.ones(len(x), bool) if usable is None else usable
     judged = usable if judged is None else judged
-    target, loss, width = _target(task)
+    target, loss, n_outputs = _target(task)
     for fold in range(trials.folds.max() + 1):
         take = np.flatnonzero((trials.folds != fold) & usable)
         held = np.flatnonzero((trials.folds == fold) & judged)[:2000]
@@ -75,7 +74,7 @@ def learn(trials: Trials, x: np.ndarray, hidden: Sequence[int] = (64,), activati
         if balance:
             of_class = [take[task.truth[take] == c] for c in np.unique(task.truth[take])]
             take = np.concatenate([rng.choice(one, -(-len(take) // len(of_class))) for one in of_class])
-        layers = [*(Dense(width, activation) for width in hidden), Dense(width)]
+        layers = [*(Dense(width, "relu") for width in hidden), Dense(n_outputs)]
         network = Network(layers, x.shape[1], "numpy", seed=seed)
         batches = Batches(len(take), 32, seed)
         with np.errstate(all="ignore"):
