@@ -102,7 +102,7 @@ def run(way: str, path: str, epochs: int, hidden: str, batch_size: int) -> dict[
         net = network(train.inputs)
         prepared = time.perf_counter() - start
         history = net.fit(train, loss="squared_error", optimizer=xd.Adam(1e-3), batch_size=batch_size, epochs=epochs)
-        return history, net.evaluate(held, metrics=["rmse", "r2"]) | {"scale": train.goal.scale}, prepared
+        return history, net.evaluate(held, metrics=["rmse", "r2"]) | {"scale": train.target_encoder.scale}, prepared
 
     with tempfile.TemporaryDirectory() as folder:
         tiny = f"{folder}/tiny.parquet"

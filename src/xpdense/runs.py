@@ -328,10 +328,10 @@ def _streamed_data(options: Options) -> PlannedData:
                         f"(--target). {data.source.name} has the columns {known}")
     splits = data.split(options.validation, options.test, options.seed)
     train = splits[0].learn()
-    assert train.goal is not None
-    if not train.goal.classes and as_task_loss(train.goal.task, options.loss) != "poisson":
+    assert train.target_encoder is not None
+    if not train.target_encoder.classes and as_task_loss(train.target_encoder.task, options.loss) != "poisson":
         train.standardise_target()
-    target, encoder, scored = train.goal, train.encoder, splits[2] if options.test else train
+    target, encoder, scored = train.target_encoder, train.encoder, splits[2] if options.test else train
     assert encoder is not None
     return PlannedData(
         data.source.name, data.rows, len(encoder.inputs), encoder, target, train,

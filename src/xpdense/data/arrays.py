@@ -25,7 +25,7 @@ from .sparse import SparseRows
 
 
 def as_array(values: Any, what: str) -> tuple[Array, Backend]:
-    """An array of real numbers and its backend; what is no array becomes a NumPy one.
+    """An array of real numbers and its backend; values that are not an array are converted by NumPy.
 
     Raises
     ------

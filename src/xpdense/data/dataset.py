@@ -221,7 +221,13 @@ def is_dataset(x: Any) -> bool:
 
 
 def first_rows(data: Dataset, spec: Spec) -> Rows:
-    """Rows from the beginning of a data set, which a later pass still gets."""
+    """Rows from the beginning of a data set, which a later pass still gets.
+
+    >>> import xpdense as xd
+    >>> spec = xd.DenseNetwork([xd.Dense(1)], inputs=3).spec(xd.SquaredError())
+    >>> first_rows(ArrayDataset(np.eye(3), np.arange(3.0)), spec).count
+    3
+    """
     first = getattr(data, "first", None)
     rows: Rows = next(iter(data.parts(spec))) if first is None else first(spec)
     return rows

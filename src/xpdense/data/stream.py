@@ -1,7 +1,7 @@
-"""Data that need not fit into memory: rows that are read when they are needed, and read again in every epoch.
+"""Data that need not fit into memory: rows that are read while they are used, and again in every epoch.
 
 An epoch reads groups of rows in an order drawn from the seed, fills windows with them, and shuffles the rows of each
-(`feeding`). What features are made of is learnt in one pass, and shared by the parts of a stream.
+(`feeding`). The encoding of columns as features is fitted in one pass, and shared by the splits of a stream.
 """
 
 from __future__ import annotations
@@ -51,37 +51,37 @@ _Compact = tuple[np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | 
 def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = None, weight: str | None = None,
          task: str | None = None, standardise: bool | None = None, like: Any = None, rows: int | None = None,
          window: int | None = None) -> Stream:
-    """Rows that are read when they are needed, for `fit`, `evaluate`, `predict` and the estimators' `fit`.
+    """Open data whose rows are read while they are used by `fit`, `evaluate`, `predict` and the estimators.
 
-    Opening reads no values, but for a CSV file, which is read once to check its lines and to count them. Of a table,
-    what the features are made of (means and deviations, categories, what stands for a missing value) is learnt in one
-    pass, when it is first needed. Where pyarrow is not imported yet, it is told to use the system's allocator, which
-    gives memory back.
+    Opening reads no values, except those of a CSV file, which is read once to check its lines and to count them. The
+    encoding of a table (means and deviations, categories, the values for missing ones) is fitted in one pass, when it
+    is first needed. A training begins with a pass over the targets and weights, which checks all of them. If pyarrow
+    is not imported yet, it is told to use the system's allocator, which gives memory back.
 
     Parameters
     ----------
     source : str, Path, pyarrow Dataset or Table, data frame, array, or iterable
         A table: a Parquet file, a folder of them, a pyarrow Dataset, a data frame, a CSV or TSV file. Arrays
         (n, features): an npy file, a memory map, an array on the host. Or batches: an iterable of (x, y) or
-        (x, y, weight), or a function that makes one, for a generator can be read once only.
+        (x, y, weight), or a function that returns one, since a generator can be read once only.
     target : str, or an array or npy file
-        Of a table, the column to predict; default the one called target, y, label or class. Of arrays, y.
+        The column of a table to predict; default the one called target, y, label or class. For arrays, y.
     columns : sequence of str, optional
-        Of a table, the columns to learn from. Default: all others.
+        The columns of a table to predict from. Default: all others.
     weight : str, optional
-        Of a table, the column of the rows' weights.
+        The column of a table that holds the weights of its rows.
     task : "binary", "multi-class" or "regression", optional
-        Of a table, by default what the target looks like.
+        The task of a table. Default: the one that the values of the target suggest.
     standardise : bool, optional
-        Of arrays and batches, whether features are standardised, cut off at 5 standard deviations, and NaN replaced by
-        the mean, as those of tables always are. Default: False.
+        Whether the features of arrays and batches are standardised, cut off at 5 standard deviations, and NaN replaced
+        by the mean, as those of tables always are. Default: False.
     like : Stream or DenseNetwork, optional
-        What the features are made of has been learnt already, from this.
+        Its encoding is taken, and none is fitted.
     rows : int, optional
-        Of batches, how many there are in all. Default: they are counted, in a pass.
+        How many rows an iterable of batches has. Default: they are counted, in a pass.
     window : int, optional
-        Rows that are shuffled at once. Default: as many as take 2 MiB, where a category takes one byte, or 8,192 if
-        that is more; all of them, which are then read once only, where they take no more than 12 MiB.
+        Rows that are shuffled at once. Default: as many as take 2 MiB, in which a category takes one byte, or 8,192 if
+        that is more; all of them, which are then kept, if they take no more than 12 MiB.
 
     Returns
     -------
@@ -111,14 +111,14 @@ def open(source: Any, target: Any = None, *, columns: Sequence[str] | None = Non
             raise ParameterError("columns, weight and task are of tables, and this source has arrays")
         standardise = False if standardise is None else boolean("standardise", standardise)
         kinds = {f"x{i}": "number" for i in range(_width(found))} if standardise else {}
-        knowledge = _Knowledge(found, None, list(kinds), None, None, kinds)
+        encoding = _Encoding(found, None, list(kinds), None, None, kinds)
     else:
         if standardise is not None:
             raise ParameterError("standardise is of arrays and batches; the numbers of tables always are standardised")
-        knowledge = _table(found, target, columns, weight, task)
+        encoding = _table(found, target, columns, weight, task)
     if like is not None:
-        knowledge.take(like)
-    return Stream(knowledge, (0.0, 1.0), 0, None if window is None else positive_int("window", window))
+        encoding.adopt(like)
+    return Stream(encoding, (0.0, 1.0), 0, None if window is None else positive_int("window", window))
 
 
 def _source(source: Any, target: Any, rows: int | None) -> Source:
@@ -175,7 +175,7 @@ def _first(source: Source) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _table(source: Source, target: Any, columns: Sequence[str] | None, weight: str | None,
-           task: str | None) -> _Knowledge:
+           task: str | None) -> _Encoding:
     known = source.columns
     assert known is not None
     if target is None:
@@ -196,17 +196,17 @@ def _table(source: Source, target: Any, columns: Sequence[str] | None, weight: s
         raise DataError(f"{source.name} has no column to learn from besides {target!r}")
     if weight is not None and known[weight] != "number":
         raise ParameterError(f"the weight must be a column of numbers, and {weight!r} holds {known[weight]}")
-    return _Knowledge(source, target, list(columns), weight, task, {name: known[name] for name in columns})
+    return _Encoding(source, target, list(columns), weight, task, {name: known[name] for name in columns})
 
 
 @dataclass
-class _Knowledge:
-    """What a source's features and target are made of; shared by the parts of one stream.
+class _Encoding:
+    """The encoding of a source's columns as features and targets; shared by the splits of one stream.
 
     Attributes
     ----------
     names : list of str
-        Columns that features are made of; none where arrays are taken as they are.
+        Columns that are encoded as features; empty if arrays are taken as they are.
     kinds : dict
         What each of them holds.
     """
@@ -218,17 +218,17 @@ class _Knowledge:
     task: str | None
     kinds: dict[str, str]
     encoder: TableEncoder | None = None
-    goal: TargetEncoder | None = None
+    target_encoder: TargetEncoder | None = None
     counts: dict[Any, int] | None = None  # training rows by label
     scale: tuple[float, float] = (0.0, 1.0)  # mean and standard deviation of a target that is a number
 
-    def take(self, like: Any) -> None:
-        """Know what another stream, or a network, has learnt."""
+    def adopt(self, like: Any) -> None:
+        """Take the encoding of another stream, or of a network."""
         if isinstance(like, Stream):
             like.learn()
-            self.encoder, self.goal = like.encoder, like.goal
+            self.encoder, self.target_encoder = like.encoder, like.target_encoder
         elif isinstance(getattr(like, "preprocessing", None), Preprocessing):
-            self.encoder, self.goal = like.preprocessing.table, like.preprocessing.target
+            self.encoder, self.target_encoder = like.preprocessing.table, like.preprocessing.target
         else:
             raise ParameterError("like must be a stream, or a network that was trained on a table")
         encoder = self.encoder
@@ -239,24 +239,26 @@ class _Knowledge:
                                 f"made of")
             self.names = [column.name for column in encoder.columns]
             self.source.read_as_text(encoder.text)
-            if self.goal is not None and self.goal.column in self.source.columns:
-                self.target = self.goal.column
-                if self.goal.is_text:
+            if self.target_encoder is not None and self.target_encoder.column in self.source.columns:
+                self.target = self.target_encoder.column
+                if self.target_encoder.is_text:
                     self.source.read_as_text([self.target])
 
-    def learn(self, part: Stream) -> None:
-        """One pass over all rows: the features from those of `part`, the target's labels from all."""
+    def fit(self, split: Stream) -> None:
+        """Fit the encoding in one pass: features by the rows of `split`, the labels of the target by all rows."""
         source = self.source
         kinds = {name: "number" if kind == "boolean" else kind for name, kind in self.kinds.items()}
         statistics = [ColumnStatistics(name, kinds[name]) for name in self.names]
         scale = ColumnStatistics("target", "number")
-        assert part.counts
+        assert split.counts
         kind = "" if self.target is None or source.columns is None else source.columns[self.target]
         kind = {"number": "floating", "text": "string"}.get(kind, kind)
-        target, known = (TargetStatistics(self.target, kind) if self.target else None for _ in range(2))
+        target = TargetStatistics(self.target, kind) if self.target else None
+        known = TargetStatistics(self.target, kind) if self.target and split.rows < sum(g.rows for g in source.groups) \
+            else target  # of the rows of `split`
         wanted = [*self.names, *([self.target] if self.target else [])]
         for group in source.groups:
-            kept = part.kept(group)
+            kept = split.kept(group)
             for chunk, mask in _masked(source, group, wanted, kept):
                 with errors_located_at(group.label):
                     frame = self.frame(chunk)
@@ -266,18 +268,19 @@ class _Knowledge:
                         frame = frame[mask]
                     for column in statistics:
                         column.add(frame[column.name])
-                    if known is not None:
+                    if known is not None and known is not target:
                         known.add(frame[self.target])
                     if known is not None and known.numeric:
                         scale.add(frame[self.target])
-        self.encoder = TableEncoder.from_statistics(statistics)
+        encoder = TableEncoder.from_statistics(statistics)
         if target is not None and known is not None:
-            goal = target.encoder(self.task)
+            found = target.encoder(self.task)
             if len(known.counts) == 1:
                 raise TargetError(f"the {known.rows:,} training rows have one value of {self.target!r} only: there is "
                                   f"nothing to learn. Hold out fewer rows")
-            self.goal, self.scale = goal, scale.moments()
-            self.counts = {label: known.counts.get(label, 0) for label in goal.classes}
+            self.target_encoder, self.scale = found, scale.moments()
+            self.counts = {label: known.counts.get(label, 0) for label in found.classes}
+        self.encoder = encoder
 
     def frame(self, chunk: Any) -> Any:
         """A chunk's columns as a data frame."""
@@ -289,7 +292,7 @@ class _Knowledge:
 
 def _masked(source: Source, group: Group, columns: Sequence[str],
             kept: np.ndarray | None) -> Iterator[tuple[Any, np.ndarray | None]]:
-    """The chunks of a group, each with the part of `kept` (rows,) that is about it."""
+    """The chunks of a group, each with its elements of the mask `kept` (rows,)."""
     start = 0
     for chunk in source.read(group, columns):
         end = start + _count(chunk)
@@ -298,7 +301,7 @@ def _masked(source: Source, group: Group, columns: Sequence[str],
 
 
 class Stream:
-    """Rows that are read when they are needed; `xpdense.data.open` makes one.
+    """A `Dataset` whose rows are read while they are used; `xpdense.data.open` makes one.
 
     Attributes
     ----------
@@ -309,9 +312,9 @@ class Stream:
     features : list of str
         A name for each.
     encoder : TableEncoder or None
-        How the features are made of columns.
-    goal : Target or None
-        Of a table: the target's task and labels.
+        The encoding of columns as features.
+    target_encoder : TargetEncoder or None
+        The task of a table's target, and its labels or scale.
 
     Examples
     --------
@@ -321,55 +324,55 @@ class Stream:
     (100, 100, ['x0', 'x1'])
     """
 
-    def __init__(self, knowledge: _Knowledge, share: tuple[float, float], seed: int, window: int | None) -> None:
-        self._knowledge, self._share, self._seed, self.window = knowledge, share, seed, window
+    def __init__(self, encoding: _Encoding, share: tuple[float, float], seed: int, window: int | None) -> None:
+        self._encoding, self._share, self._seed, self.window = encoding, share, seed, window
         self._counts: list[int] | None = None
         self._largest_weight: float | None = None
 
-    # --- what is known -----------------------------------------------------------------------------------------
+    # --- the encoding ------------------------------------------------------------------------------------------
 
     @property
     def source(self) -> Source:
-        return self._knowledge.source
+        return self._encoding.source
 
     @property
     def encoder(self) -> TableEncoder | None:
-        return self._knowledge.encoder
+        return self._encoding.encoder
 
     @property
-    def goal(self) -> TargetEncoder | None:
-        return self._knowledge.goal
+    def target_encoder(self) -> TargetEncoder | None:
+        return self._encoding.target_encoder
 
     @property
     def has_target(self) -> bool:
-        """Whether rows bring what is to be predicted."""
-        if self._knowledge.source.columns is not None:
-            return self._knowledge.target is not None
+        """Whether the rows have a target."""
+        if self._encoding.source.columns is not None:
+            return self._encoding.target is not None
         return _first(self.source)[1] is not None
 
     def learn(self) -> Stream:
-        """Learn what the features are made of, from these rows, unless that is known; the stream itself."""
-        knowledge = self._knowledge
-        if knowledge.names and knowledge.encoder is None:
-            knowledge.learn(self)
+        """Fit the encoding of columns to these rows, unless there is one; the stream itself is returned."""
+        encoding = self._encoding
+        if encoding.names and encoding.encoder is None:
+            encoding.fit(self)
         return self
 
     @property
     def inputs(self) -> int:
         self.learn()
-        encoder = self._knowledge.encoder
+        encoder = self._encoding.encoder
         return len(encoder.features) if encoder is not None else _width(self.source)
 
     @property
     def features(self) -> list[str]:
         self.learn()
-        encoder = self._knowledge.encoder
+        encoder = self._encoding.encoder
         return encoder.features if encoder is not None else [f"x{i}" for i in range(self.inputs)]
 
     # --- parts -------------------------------------------------------------------------------------------------
 
     def kept(self, group: Group) -> np.ndarray | None:
-        """Which rows of a group belong to this part (rows,); None: all."""
+        """A mask (rows,) of the rows of a group that belong to this split; None if all do."""
         low, high = self._share
         if (low, high) == (0.0, 1.0):
             return None
@@ -379,7 +382,7 @@ class Stream:
 
     @property
     def counts(self) -> list[int]:
-        """Rows of this part in each group."""
+        """Rows of this split in each group."""
         if self._counts is None:
             for group in self.source.groups:
                 if group.rows < 0:  # of batches: counted in a pass
@@ -401,9 +404,9 @@ class Stream:
         return self.source.readable_once
 
     def split(self, validation: float = 0.1, test: float = 0.0, seed: int = 0) -> tuple[Stream, ...]:
-        """Parts to train on and to hold out, drawn row by row: (training, validation), or with `test` a third one.
+        """The rows to train on and to hold out, drawn row by row: (training, validation), or with `test` a third split.
 
-        What the features are made of is learnt from the first of them. Fractions are met on average.
+        The encoding is fitted to the first of them. Fractions are met on average.
 
         Raises
         ------
@@ -414,17 +417,17 @@ class Stream:
         if validation + test >= 1.0:
             raise ParameterError(f"a validation of {validation:g} and a test of {test:g} leave no rows to train on")
         if self._share != (0.0, 1.0):
-            raise ParameterError("these rows are a part of a stream already: split the whole one")
+            raise ParameterError("this stream is a split of another one already: split the whole one")
         held, kept = 1.0 - test - validation, 1.0 - test
         shares = [(0.0, held), (held, kept), *([(kept, 1.0)] if test else [])]
-        parts = tuple(Stream(self._knowledge, share, seed, self.window) for share in shares)
+        parts = tuple(Stream(self._encoding, share, seed, self.window) for share in shares)
         for what, part, share in zip(("training", "validation", "test"), parts, shares, strict=False):
             if share[1] > share[0] and not part.rows:
                 raise DataError(f"{self.source.name} has {self.rows:,} rows, and none of them is left for {what}")
         return parts
 
     def head(self, rows: int = 10_000) -> tuple[np.ndarray, np.ndarray | None]:
-        """The features (n, inputs) and targets (n,) of the first rows, as arrays: to look at, or to `diagnose` with."""
+        """The features (n, inputs) and targets (n,) of the first rows as arrays, to look at or to `diagnose` with."""
         xs, ys, count = list[np.ndarray](), list[np.ndarray](), 0
         self.learn()
         for chunk in self._chunks(range(len(self.counts))):
@@ -441,57 +444,58 @@ class Stream:
 
     def digest(self) -> str:
         """What tells these rows from others."""
-        encoder, goal = self._knowledge.encoder, self._knowledge.goal
-        made = repr((self._share, self._seed, self._knowledge.target, self._knowledge.weight, self._knowledge.names,
-                     encoder and encoder.to_dict(), goal and goal.to_dict()))
+        encoder, target = self._encoding.encoder, self._encoding.target_encoder
+        made = repr((self._share, self._seed, self._encoding.target, self._encoding.weight, self._encoding.names,
+                     encoder and encoder.to_dict(), target and target.to_dict()))
         return f"{self.source.digest()} {zlib.crc32(made.encode()):08x}"
 
     @property
     def preprocessing(self) -> Preprocessing | None:
         """What a network that is trained on these rows needs to predict others; None unless they are a table with a
         target."""
-        if self.encoder is None or self.goal is None:
+        self.learn()
+        if self.encoder is None or self.target_encoder is None:
             return None
-        return Preprocessing(self.encoder, self.goal, self.source.name)
+        return Preprocessing(self.encoder, self.target_encoder, self.source.name)
 
     def targets(self) -> np.ndarray:
-        """The target of every row, as `goal` encodes it: class numbers (n,), or values in their own units."""
-        knowledge = self.learn()._knowledge
-        goal = knowledge.goal
-        assert goal is not None
-        found = [goal.encode(chunk[knowledge.target]) for _, chunk in self._chunks(range(len(self.counts)))]
-        return np.concatenate(found)
+        """The targets (n,) as `target_encoder` encodes them: class numbers, or values in their own units."""
+        encoding = self.learn()._encoding
+        encoder = encoding.target_encoder
+        assert encoder is not None
+        chunks = self._chunks(range(len(self.counts)), features=False)
+        return np.concatenate([encoder.encode(chunk[encoding.target]) for _, chunk in chunks])
 
     @property
     def target_counts(self) -> dict[Any, int]:
         """How many training rows have each label of the target."""
-        return self.learn()._knowledge.counts or {}
+        return self.learn()._encoding.counts or {}
 
     @property
     def target_moments(self) -> tuple[float, float]:
         """Mean and standard deviation of the training rows' target, where it is a number."""
-        return self.learn()._knowledge.scale
+        return self.learn()._encoding.scale
 
     def standardise_target(self) -> None:
-        """Train on (value - mean) / standard deviation of a regression's target; `goal` has the way back."""
+        """Train on (value - mean) / standard deviation of a regression's target; `target_encoder` converts back."""
         self.learn()
-        knowledge = self._knowledge
-        assert knowledge.goal is not None
-        if not knowledge.goal.classes:
-            mean, deviation = knowledge.scale
-            knowledge.goal = replace(knowledge.goal, mean=mean, scale=deviation)
+        encoding = self._encoding
+        assert encoding.target_encoder is not None
+        if not encoding.target_encoder.classes:
+            mean, deviation = encoding.scale
+            encoding.target_encoder = replace(encoding.target_encoder, mean=mean, scale=deviation)
 
     # --- reading -----------------------------------------------------------------------------------------------
 
     def _chunks(self, groups: Iterable[int], skip: int = 0, features: bool = True) -> Iterator[Any]:
-        """The chunks of these groups, the part's rows of them only, without the first `skip` rows; without `features`,
-        only the columns of targets and weights where that saves reading."""
-        knowledge, source, counts = self._knowledge, self.source, self.counts
-        wanted = [name for name in (knowledge.target, knowledge.weight) if name]
+        """The chunks of these groups, with the rows of this split only, without the first `skip` rows; without
+        `features`, only the columns of targets and weights, if that saves reading."""
+        encoding, source, counts = self._encoding, self.source, self.counts
+        wanted = [name for name in (encoding.target, encoding.weight) if name]
         if source.columns is None:
             wanted = [] if features else [TARGETS_ONLY]
         elif features:
-            wanted = [*knowledge.names, *wanted]
+            wanted = [*encoding.names, *wanted]
         for number in groups:
             if skip >= counts[number]:
                 skip -= counts[number]
@@ -511,9 +515,9 @@ class Stream:
 
     def _features(self, values: Any, dtype: str) -> tuple[Any, np.ndarray | None]:
         """Numbers and places of categories of a chunk's rows."""
-        encoder = self._knowledge.encoder
+        encoder = self._encoding.encoder
         if isinstance(values, tuple):
-            return values[0] if encoder is None else encoder.compact(self._knowledge.frame(values), dtype)[0], None
+            return values[0] if encoder is None else encoder.compact(self._encoding.frame(values), dtype)[0], None
         assert encoder is not None
         return encoder.compact(values, dtype)
 
@@ -521,10 +525,10 @@ class Stream:
         """Targets and weights of a chunk's rows, each None if there are none."""
         if isinstance(values, tuple):
             return values[1:]
-        knowledge, y = self._knowledge, None
-        if knowledge.target is not None and knowledge.goal is not None:
-            y = knowledge.goal.scaled(knowledge.goal.encode(values[knowledge.target]))
-        return y, None if knowledge.weight is None else numbers_of(knowledge.weight, values[knowledge.weight])
+        encoding, y = self._encoding, None
+        if encoding.target is not None and encoding.target_encoder is not None:
+            y = encoding.target_encoder.scaled(encoding.target_encoder.encode(values[encoding.target]))
+        return y, None if encoding.weight is None else numbers_of(encoding.weight, values[encoding.weight])
 
     def _labelled(self, values: Any, spec: Spec) -> tuple[np.ndarray, np.ndarray | None]:
         """The same, checked and as a network and a loss take them, on the host."""

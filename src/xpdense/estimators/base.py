@@ -47,7 +47,7 @@ try:
 except ImportError:  # scikit-learn before 1.9
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """There are no callbacks."""
+        """Stands in for scikit-learn's class, and supports no callbacks."""
 
 _BUILT_FROM = ("hidden_layer_sizes", "activation", "dropout", "normalization", "residual", "backend", "dtype",
                "precision")  # parameters that the network is made of
@@ -78,7 +78,7 @@ class Shuffled(Batches):
 class BaseMLP(CallbackSupportMixin):
     """The parameters, the training and the predictions that classifier and regressor share.
 
-    It stands before scikit-learn's mixins, whose `score` it may have to spare arrays of a device.
+    It precedes scikit-learn's mixins in the order of inheritance, because their `score` takes arrays on the host only.
     """
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
@@ -235,7 +235,7 @@ class BaseMLP(CallbackSupportMixin):
         return self
 
     def training_of(self, X: Any, y: Any) -> Training:
-        """What `fit(X, y)` would train, and how; for `diagnose`. L-BFGS is stood in for by Adam.
+        """What `fit(X, y)` would train, and how, for `diagnose`. Adam replaces L-BFGS.
 
         The estimator is not changed.
         """

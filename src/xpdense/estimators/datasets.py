@@ -15,7 +15,7 @@ from ..spec import Spec
 
 @dataclass(frozen=True)
 class Survey:
-    """What is learnt of a data set before a network is made for it.
+    """The targets and weights of a data set, as far as they decide which network is made for it.
 
     Attributes
     ----------
@@ -38,6 +38,12 @@ def survey(data: Dataset, with_labels: bool) -> Survey:
     Raises
     ------
     TargetError, DataError
+
+    Examples
+    --------
+    >>> from xpdense.data import ArrayDataset
+    >>> survey(ArrayDataset(np.eye(3), np.array(["b", "a", "b"])), with_labels=True).labels
+    array(['a', 'b'], dtype='<U1')
     """
     spec, known = _as_given(data), known_labels(data)
     first = first_rows(data, spec)
@@ -52,13 +58,23 @@ def survey(data: Dataset, with_labels: bool) -> Survey:
 
 
 def known_labels(data: Dataset) -> np.ndarray | None:
-    """The labels of the class numbers that a data set gives as targets; None if these are not class numbers."""
+    """The labels of the class numbers that a data set gives as targets; None if these are not class numbers.
+
+    >>> import pandas, xpdense as xd
+    >>> known_labels(xd.data.open(pandas.DataFrame({"a": [1.0, 2.0, 3.0], "y": ["no", "yes", "no"]})))
+    array(['no', 'yes'], dtype='<U3')
+    """
     preprocessing = data.preprocessing
     return np.array(preprocessing.target.classes) if preprocessing and preprocessing.target.classes else None
 
 
 def targets_of(data: Dataset) -> tuple[np.ndarray, np.ndarray | None]:
-    """The targets of all rows, as labels or values (n,) or (n, outputs), and their weights (n,)."""
+    """The targets of all rows, as labels or values (n,) or (n, outputs), and their weights (n,).
+
+    >>> from xpdense.data import ArrayDataset
+    >>> targets_of(ArrayDataset(np.eye(2), np.array([3, 5]), np.array([1.0, 2.0])))
+    (array([3, 5]), array([1., 2.]))
+    """
     y, weights = list[np.ndarray](), list[np.ndarray]()
     for part in data.parts(_as_given(data)):
         y.append(part.y)

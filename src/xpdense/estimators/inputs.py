@@ -32,7 +32,7 @@ def device_backend(values: Any) -> Backend | None:
 def checked(estimator: Any, x: Any, y: Any = "no_validation", *, reset: bool) -> tuple[Any, Any]:
     """X (n, features) as numbers, and y: NumPy or CSR arrays, or arrays of X's own namespace as they are.
 
-    With `reset` the number and the names of the features are learnt, else compared. Categorical columns, where the
+    With `reset` the number and the names of the features are kept, else compared. Categorical columns, where the
     estimator has some, come one-hot encoded. y (n,) or (n, outputs), of any type that has been found to be an array's.
     """
     has_y = not (isinstance(y, str) and y == "no_validation")
@@ -115,7 +115,7 @@ class CategoricalEncoder:
 
 
 def _frame(x: Any) -> Any:
-    """A data frame of any library, as narwhals sees it; None for what is none."""
+    """A data frame of any library as a narwhals DataFrame; None if x is not a data frame."""
     frame = narwhals.from_native(x, eager_only=True, pass_through=True)
     return frame if isinstance(frame, narwhals.DataFrame) else None
 

@@ -33,7 +33,7 @@ class Progress(Callback):
     score : callable or None
         Gives the score of the network as it is, on validation data.
     tasks : FitTasks
-        Those who want to be told, by scikit-learn's callbacks.
+        The callbacks of scikit-learn.
     report, report_validation : callable
         Convert the loss that is minimised to the one that is reported.
     at_end : callable
@@ -178,7 +178,7 @@ class FitTasks:
             self.inner.call_on_fit_task_begin(estimator=self.estimator, **self.data)
 
     def end(self, network: Any) -> bool:
-        """An epoch has ended; whether somebody wants the training to end."""
+        """An epoch has ended; whether a callback asks the training to end."""
         if self.inner is None:
             return False
         inner, self.inner = self.inner, None
