@@ -34,7 +34,7 @@ class Doctor(Callback):
     >>> import numpy as np, xpdense as xd
     >>> x = np.random.default_rng(0).standard_normal((200, 3)); y = x.sum(axis=1)
     >>> net = xd.DenseNetwork([xd.Dense(8, "relu"), xd.Dense(1)], inputs=3)
-    >>> history = net.fit(x, y, loss="squared_error", epochs=20, callbacks=[xd.Doctor()])
+    >>> history = net.fit(x, y, loss="squared_error", optimizer=xd.Adam(0.02), epochs=20, callbacks=[xd.Doctor()])
     >>> history.diagnosis is None
     True
     """
