@@ -711,7 +711,7 @@ STREAMS = [
     Case("open-batches-target", stream([(X, VALUES)], "y", shelf=False), ParameterError, "bring their targets"),
     Case("open-split", lambda s: xd.data.open(X).split(1.0), ParameterError, "validation"),
     Case("open-split-all", lambda s: xd.data.open(X).split(0.5, test=0.5), ParameterError, "no rows to train on"),
-    Case("open-split-part", lambda s: xd.data.open(X).split(0.5)[0].split(0.5), ParameterError, "a split of another one"),
+    Case("open-split-part", lambda s: xd.data.open(X).split(0.5)[0].split(0.5), ParameterError, "a split of another"),
     Case("stream-with-y", lambda s: regress(x=xd.data.open(X, VALUES))(s), ParameterError, "brings its own y"),
     Case("stream-evaluate-y", lambda s: s.regressor.evaluate(xd.data.open(X, VALUES), VALUES, loss="squared_error"),
          ParameterError, "leave them out"),
