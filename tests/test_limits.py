@@ -65,6 +65,15 @@ def test_a_stream_asks_too(monkeypatch: pytest.MonkeyPatch) -> None:
         net.fit(xd.data.open(X, Y), loss="squared_error", batch_size=400, epochs=1)
 
 
+def test_what_a_stream_reads_ahead_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.zeros((400, 1000), np.float32)
+    net = xd.DenseNetwork([xd.Dense(1)], inputs=1000)
+    free(monkeypatch, 10.0)  # four copies of the features fit, ten do not
+    net.fit(x, x[:, 0], loss="squared_error", batch_size=400, epochs=1)
+    with pytest.raises(xd.MemoryLimitError, match="would fit"):
+        net.fit(xd.data.open(x, x[:, 0]), loss="squared_error", batch_size=400, epochs=1)
+
+
 @pytest.mark.parametrize("hidden", [64, 1024])
 def test_the_estimate_covers_what_a_training_asks_for(hidden: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a factor of three of what NumPy is asked for, and not less than it."""

@@ -600,3 +600,23 @@ def test_a_stream_is_trained_on_by_a_device(window: int | None, cuda_backend: An
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert np.allclose(np.asarray(device.predict(data)), host.predict(data), atol=1e-4)
     assert device.evaluate(data)["loss"] == pytest.approx(host.evaluate(data)["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(("bad", "match"), [("weight", "must not be negative"), ("y", "from 0 to 1, got -1")])
+def test_what_is_wrong_in_the_last_batch_is_said_before_the_first_step(bad: str, match: str) -> None:
+    x, y, weight = np.ones((30, 2)), np.arange(30) % 2, np.ones(30)
+    (weight if bad == "weight" else y)[-1] = -1
+    net = xd.DenseNetwork([xd.Dense(1)], inputs=2)
+    before = {name: np.array(value) for name, value in net.params.items()}
+    batches = [(x[i : i + 10], y[i : i + 10], weight[i : i + 10]) for i in (0, 10, 20)]
+    made = []
+
+    class Steps(xd.Callback):
+        def on_step_end(self, run: Any) -> None:
+            made.append(run.step)
+
+    with pytest.raises(xd.DataError, match=match):
+        net.fit(xd.data.open(batches, window=10), loss="binary_cross_entropy", epochs=2, batch_size=5, shuffle=False,
+                callbacks=[Steps()])
+    assert not made
+    assert all(np.array_equal(net.params[name], value) for name, value in before.items())

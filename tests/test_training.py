@@ -22,12 +22,14 @@ from xpdense import model
 from xpdense.activations import ACTIVATIONS
 from xpdense.backend import Backend
 from xpdense.data.arrays import Rows
+from xpdense.data.feeding import Batches, InMemory
 from xpdense.errors import LayerExtremes
 from xpdense.initializers import normal
 from xpdense.losses import as_loss
 from xpdense.network import Network
 from xpdense.optimizers import as_optimizer
 from xpdense.step import TrainStep
+from xpdense.training import Loop
 
 RNG = np.random.default_rng(7)
 X = RNG.standard_normal((50, 3)).astype(np.float32)
@@ -463,6 +465,20 @@ def test_a_loss_that_is_not_finite_is_told_with_good_weights_in_place() -> None:
     with pytest.raises(xd.NonFiniteLossError) as caught:
         fit(net, optimizer=xd.SGD(1e30), callbacks=[Told()])
     assert seen == [(caught.value, start)]
+
+
+def test_after_a_failure_the_optimizer_counts_the_steps_of_the_weights_that_are_put_back() -> None:
+    class Late(xd.Schedule):
+        def __call__(self, step: int, total: int) -> float:
+            return 1e-3 if step < 40 else 1e30
+
+    net, loss = network(dtype="float32"), as_loss("squared_error")
+    rows = Rows(X.astype(np.float32), Y.astype(np.float32), None)
+    state = xd.Adam(Late()).begin(net.arena)
+    with pytest.raises(xd.NonFiniteLossError) as caught, np.errstate(all="ignore"):
+        Loop(net, InMemory(rows, Batches(50, 5, 0)), loss=loss, optimizer=state.optimizer, epochs=9,
+             state=state).train()
+    assert state.steps == caught.value.restored_step < caught.value.step
 
 
 def test_stop_ends_the_training_after_the_epoch() -> None:

@@ -10,17 +10,18 @@ from .network import Network
 from .optimizers import Optimizer
 
 
-def check_memory(network: Network, optimizer: Optimizer, batch_size: int, place: Backend) -> None:
+def check_memory(network: Network, optimizer: Optimizer, batch_size: int, place: Backend,
+                 copies_ahead: int = 0) -> None:
     """Raise MemoryLimitError where a training needs more memory than is free on the backend `place`.
 
     It needs, for the parameters, the optimizer's state and two copies of both; for a batch, its features, and for
-    each layer its output, what backward needs of it, and the gradients of both. The network itself and the data are
-    there already.
+    each layer its output, what backward needs of it, and the gradients of both, and `copies_ahead` times the features
+    of the rows that are read ahead. The network itself and the data are there already.
     """
     free = place.free()
     item, slots = np.dtype(network.dtype).itemsize, len(optimizer.slots)
     copies = item * (slots + 2 * (1 + slots)) * int(network.arena.params.shape[0])
-    row = item * 4 * sum(network.widths())
+    row = item * (4 * sum(network.widths()) + copies_ahead * network.inputs)
     if not free or copies + row * batch_size <= free:
         return
     fits = (free - copies) // row

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from .errors import (
     positive_int,
 )
 from .history import History
-from .layers import Layer, from_config, stack, to_config
+from .layers import Layer, from_config, stack
 from .losses import Loss, as_loss
 from .memory import check_memory
 from .metrics import Metric, as_metrics, check_metrics
@@ -135,7 +134,7 @@ class DenseNetwork(Network):
         metrics : list
             accuracy, balanced_accuracy, f1, roc_auc, log_loss, r2, rmse, mae, or `function(target, prediction)` of
             NumPy arrays, target (n,) class numbers or (n, outputs), prediction (n, outputs), without weights;
-            measured after each epoch on the validation data, on the training data where there are none.
+            measured after each epoch on the validation data, or else on the training data.
         callbacks : list of Callback
             Such as EarlyStopping().
         shuffle : bool
@@ -177,7 +176,7 @@ class DenseNetwork(Network):
             held_out = self._validation(validation)
             if held_out is None and validation is not None:
                 training, held_out = training.split(validation, seed=self.seed)  # type: ignore[arg-type]
-            check_memory(self, optimizer, min(batch_size, training.rows), place)
+            check_memory(self, optimizer, min(batch_size, training.rows), place, getattr(training, "copies_ahead", 0))
             evaluated = None if held_out is None else held_out.feed(spec, batch_size, self.seed, False)
             feed = training.feed(spec, batch_size, self.seed, shuffle)
             if feed.once and epochs != 1:
@@ -236,7 +235,7 @@ class DenseNetwork(Network):
     def predict(self, x: Any, out: str | Path | None = None) -> Any:
         """Predictions (n, outputs): probabilities for the cross-entropies, rates for Poisson, else the outputs.
 
-        They come as an array of x's own namespace and device, NumPy where x is none. Memory is bounded: rows are
+        They come as an array of x's own namespace and device, NumPy if x is not an array. Memory is bounded: rows are
         worked on in batches.
 
         Parameters
@@ -260,10 +259,11 @@ class DenseNetwork(Network):
             if not is_dataset(x):
                 raise ParameterError("out= is for streams, whose predictions may be many: see xpdense.data.open")
             return write_predictions(out, self.predict_parts(x), getattr(x.preprocessing, "target", None))
-        place = self._place(x)
+        source = place_of(x) or resolve("numpy")
+        place = source if self.follows_input else self.backend
         parts = as_dataset(x).parts(self.spec(None, place))
         with self._on(place):
-            return inference.outputs(self, parts, self._link, place_of(x) or resolve("numpy"))
+            return inference.outputs(self, parts, self._link, source)
 
     def predict_parts(self, x: Any) -> Iterator[np.ndarray]:
         """The predictions for a data set, as NumPy arrays (n, outputs), a part of its rows at a time.
@@ -352,22 +352,13 @@ class DenseNetwork(Network):
 
     def config(self) -> dict[str, Any]:
         """All that a saved model holds, other than its tensors."""
-        for _, layer in self.named_layers():
-            try:
-                inspect.signature(type(layer)).bind(**layer.config())
-            except TypeError as error:
-                raise ParameterError(f"{type(layer).__name__} could not be made again from its public attributes: "
-                                     f"{error}; begin the names of others with an underscore") from error
         state = {} if self.preprocessing is None else self.preprocessing.to_dict()
         taken = sorted(state.keys() & self.extra.keys())
         if taken:
             raise ParameterError(f"extra must not hold {taken[0]!r}: the model file keeps the network's preprocessing "
                                  f"under that name")
-        return {
-            "layers": [to_config(layer) for layer in self.layers], "inputs": self.inputs, "dtype": self.dtype,
-            "seed": self.seed, "loss": None if self.loss is None else self.loss.config(),
-            "extra": {**self.extra, **state},
-        }
+        return {**super().config(), "loss": None if self.loss is None else self.loss.config(),
+                "extra": {**self.extra, **state}}
 
     # --- showing -----------------------------------------------------------------------------------------------
 

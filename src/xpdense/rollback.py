@@ -76,6 +76,7 @@ class Rollback:
         """Put the weights and the optimizer's state of a copy back."""
         self.network.arena.restore(copy.arena)
         self.state.restore(copy.state)
+        self.state.steps = copy.step
         if copy.grads is not None:
             self.network.arena.grads[...] = copy.grads
 

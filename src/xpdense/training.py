@@ -149,7 +149,7 @@ class Loop:
         if self.validation is not None or self.metrics:
             parts = (feed if self.validation is None else self.validation).parts()
             scores = evaluate(self.network, parts, self.train_step.loss, self.metrics)
-            values |= {self.prefix + name: value for name, value in scores.items()} | values
+            values |= {self.prefix + name: value for name, value in scores.items()} | values  # "loss" stays
         run.history.append(**values, learning_rate=position.last_rate, seconds=seconds,
                            rows_per_second=feed.count / seconds)
         run.optimizer.learning_rate.observe(values.get("validation_loss", values["loss"]))

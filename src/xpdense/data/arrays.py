@@ -206,14 +206,17 @@ class Rows:
         numbers = backend.from_host(rows)
 
         def taken(array: Any) -> Any:
-            if array is None or isinstance(array, SparseRows):
-                return array and array.some(rows)
-            return backend.xp.take(array, numbers, axis=0)
+            if isinstance(array, SparseRows):
+                return array.some(rows)
+            return None if array is None else backend.xp.take(array, numbers, axis=0)
 
         return Rows(taken(self.x), taken(self.y), taken(self.weight), self.on_host)
 
     def parts(self, most: int) -> Iterator[Rows]:
-        """The rows in parts of at most that many, one after the other."""
+        """The rows in parts of at most that many, one after the other, with dense features."""
+        if self.count <= most and not isinstance(self.x, SparseRows):
+            yield self
+            return
         for i in range(0, self.count, most):
             rows = slice(i, min(i + most, self.count))
             yield Rows(self.x[rows, ...], None if self.y is None else self.y[rows, ...],

@@ -26,8 +26,11 @@ class Dataset(Protocol):
     preprocessing : Preprocessing or None
         What a network that is trained on these rows needs to predict for other tables.
 
-    Two more members are optional: `readable_once`, True if a second pass over the rows is impossible, and
-    `first(spec)`, rows from the beginning that a later pass still gets, by default those of the first part.
+    Notes
+    -----
+    Three more members are optional: `readable_once`, True if a second pass over the rows is impossible;
+    `first(spec)`, rows from the beginning that a later pass still gets, by default those of the first part; and
+    `copies_ahead`, how many copies of a batch's features are in memory because rows are read ahead, by default 0.
 
     Examples
     --------

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -76,8 +77,6 @@ class Feed:
 
     Attributes
     ----------
-    rows : Rows
-        What the row numbers of a window refer to; memory that stays where it is.
     count, batch_size : int
         Rows of an epoch, and of a batch.
     shuffle : bool
@@ -86,11 +85,15 @@ class Feed:
         Whether the rows can be read for one epoch only.
     """
 
-    rows: Rows
     count: int
     batch_size: int
     shuffle: bool
     once = False
+
+    @property
+    def rows(self) -> Rows:
+        """The rows to which the numbers of a window refer, in memory that stays where it is."""
+        raise NotImplementedError
 
     def __len__(self) -> int:
         """Steps of an epoch."""
@@ -116,9 +119,13 @@ class InMemory(Feed):
     """Rows in memory: an epoch is one window."""
 
     def __init__(self, rows: Rows, batches: Batches) -> None:
-        self.rows, self.batches, self.count, self.batch_size = rows, batches, rows.count, batches.batch_size
+        self._rows, self.batches, self.count, self.batch_size = rows, batches, rows.count, batches.batch_size
         self.shuffle = batches.shuffle
         self._weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
+
+    @property
+    def rows(self) -> Rows:
+        return self._rows
 
     def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
         order = self.batches.order(epoch)[start * self.batch_size :]
@@ -159,14 +166,22 @@ class StreamFeed(Feed):
         shuffled = max(_WINDOW // row, min(_ROWS, 16 * _WINDOW // row))
         self._window = self._batches(stream.window or (self.count if self._whole else shuffled))
         self._piece = min(self._batches(_PIECE // (spec.inputs * item)), self._window)
-        self._pools = [tuple(None if a is None else np.zeros((self._window, *a.shape[1:]), a.dtype) for a in first)
-                       for _ in range(1 if self._whole else 2)]
-        backend, slots = spec.backend, _SLOTS * self._piece
-        self.rows = Rows(backend.zeros((slots, spec.inputs), spec.storage),
-                         backend.zeros((slots, *first[2].shape[1:]), str(first[2].dtype)),
-                         None if first[3] is None else backend.zeros((slots,), str(first[3].dtype)))
+        self._columns = [None if a is None else (a.shape[1:], a.dtype) for a in first]
         self._pieces: Generator[_Piece, None, None] | None = None
         self._next = -1, -1  # the epoch and step whose piece comes next
+
+    @cached_property
+    def rows(self) -> Rows:
+        """Memory for the pieces, made when it is first needed: rows to evaluate by need none."""
+        backend, slots = self._spec.backend, _SLOTS * self._piece
+        y, weight = (None if column is None else backend.zeros((slots, *column[0]), str(column[1]))
+                     for column in self._columns[2:])
+        return Rows(backend.zeros((slots, self._spec.inputs), self._spec.storage), y, weight)
+
+    @cached_property
+    def _pools(self) -> list[tuple[np.ndarray | None, ...]]:
+        return [tuple(None if column is None else np.zeros((self._window, *column[0]), column[1])
+                      for column in self._columns) for _ in range(1 if self._whole else 2)]
 
     def _batches(self, rows: int) -> int:
         """That many rows as a whole number of batches, at least one and at most those of an epoch."""

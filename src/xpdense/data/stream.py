@@ -398,6 +398,8 @@ class Stream:
     def rows(self) -> int:
         return sum(self.counts)
 
+    copies_ahead = 6  # of a batch's features, in windows and pieces
+
     @property
     def readable_once(self) -> bool:
         """Whether a second pass over the rows is impossible."""
@@ -522,7 +524,7 @@ class Stream:
         return encoder.compact(values, dtype)
 
     def _targets(self, values: Any) -> tuple[Any, Any]:
-        """Targets and weights of a chunk's rows, each None if there are none."""
+        """Return the targets and weights of a chunk's rows; None for those that the source lacks."""
         if isinstance(values, tuple):
             return values[1:]
         encoding, y = self._encoding, None

@@ -158,7 +158,7 @@ def note_score(estimator: Any, score: float) -> None:
 
 
 class FitTasks:
-    """scikit-learn's callbacks (from 1.9), told of the fit and of each epoch; silent where there are none."""
+    """Tell scikit-learn's callbacks (from 1.9) of the fit and of each epoch, if the estimator has any."""
 
     def __init__(self, estimator: Any, given: tuple[Any, ...], epochs: int) -> None:
         self.estimator = estimator

@@ -27,7 +27,7 @@ _mine = threading.local()  # handles, by device
 
 @functools.cache
 def library() -> Any:
-    """Return the library that CuPy finds; raises OSError or ImportError if there is none."""
+    """Return the library that CuPy finds; raises OSError or ImportError if it finds no library."""
     found = import_module("cuda.pathfinder").load_nvidia_dynamic_lib("cublas")
     return ctypes.CDLL(found.abs_path)
 
