@@ -77,6 +77,8 @@ class Feed:
 
     Attributes
     ----------
+    rows : Rows
+        What the row numbers of a window refer to; memory that stays where it is.
     count, batch_size : int
         Rows of an epoch, and of a batch.
     shuffle : bool
@@ -85,15 +87,11 @@ class Feed:
         Whether the rows can be read for one epoch only.
     """
 
+    rows: Rows
     count: int
     batch_size: int
     shuffle: bool
     once = False
-
-    @property
-    def rows(self) -> Rows:
-        """The rows to which the numbers of a window refer, in memory that stays where it is."""
-        raise NotImplementedError
 
     def __len__(self) -> int:
         """Steps of an epoch."""
@@ -119,13 +117,9 @@ class InMemory(Feed):
     """Rows in memory: an epoch is one window."""
 
     def __init__(self, rows: Rows, batches: Batches) -> None:
-        self._rows, self.batches, self.count, self.batch_size = rows, batches, rows.count, batches.batch_size
+        self.rows, self.batches, self.count, self.batch_size = rows, batches, rows.count, batches.batch_size
         self.shuffle = batches.shuffle
         self._weight = None if rows.weight is None else np.asarray(host(rows.weight), np.float64)
-
-    @property
-    def rows(self) -> Rows:
-        return self._rows
 
     def windows(self, epoch: int, start: int = 0) -> Iterator[Window]:
         order = self.batches.order(epoch)[start * self.batch_size :]
@@ -171,7 +165,7 @@ class StreamFeed(Feed):
         self._next = -1, -1  # the epoch and step whose piece comes next
 
     @cached_property
-    def rows(self) -> Rows:
+    def rows(self) -> Rows:  # type: ignore[override]  # an attribute that is made late
         """Memory for the pieces, made when it is first needed: rows to evaluate by need none."""
         backend, slots = self._spec.backend, _SLOTS * self._piece
         y, weight = (None if column is None else backend.zeros((slots, *column[0]), str(column[1]))
